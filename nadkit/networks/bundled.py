@@ -1,0 +1,188 @@
+"""The eight bundled networks and the masks that were learned of them once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from nadkit.errors import NadkitError, closest
+from nadkit.masks import MaskSet
+from nadkit.networks.builders import build
+from nadkit.networks.network import Network, Standardise, hash_weights
+from nadkit.networks.places import choose_layers
+from nadkit.taps import frozen
+
+DATA = Path(__file__).parent / "data"
+FAMILIES = ("vgg", "resnet", "densenet", "darts")
+SOURCES = ("fashion", "scenes")
+BUNDLED = tuple(f"{family}-{source}" for source in SOURCES for family in FAMILIES)
+
+
+def _world(source: str) -> tuple[tuple[int, int, int], tuple[str, ...], Standardise]:
+    if source == "fashion":
+        from nadkit.images.fashion import CLASS_NAMES
+
+        return (1, 28, 28), CLASS_NAMES, Standardise((0.286,), (0.353,))
+    from nadkit.images.scenes import CLASS_NAMES
+
+    return (3, 32, 32), CLASS_NAMES, Standardise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def _known(name: str) -> tuple[str, str]:
+    if name not in BUNDLED:
+        raise NadkitError(
+            f"no bundled network {name!r}; {closest(name, BUNDLED)}; others: Network.wrap(model, ...)"
+        )
+    family, source = name.split("-")
+    return family, source
+
+
+def fresh_network(name: str, *, seed: int = 0) -> Network:
+    """Return a bundled network's architecture with fresh weights; the caller's random state is untouched.
+
+    Examples
+    --------
+    >>> fresh_network("vgg-fashion").input_shape
+    (1, 28, 28)
+    """
+    family, source = _known(name)
+    shape, class_names, preprocess = _world(source)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, addresses = build(family, shape[0], len(class_names))
+    return _network(name, model, addresses, shape, class_names, preprocess)
+
+
+def _network(
+    name: str, model: nn.Module, addresses: list[str], shape: tuple[int, int, int],
+    class_names: tuple[str, ...], preprocess: Standardise,
+) -> Network:  # fmt: skip
+    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    with frozen(model), torch.no_grad():
+        layers, _ = choose_layers(model, torch.zeros(1, *shape), addresses)
+    return Network(
+        name,
+        model,
+        MappingProxyType(layers),
+        class_names,
+        hash_weights(model.state_dict()),
+        preprocess,
+        shape,
+    )
+
+
+def load_network(name: str) -> Network:
+    """Return a bundled, pre-trained network: frozen, in eval mode, on the CPU; nothing is downloaded.
+
+    Parameters
+    ----------
+    name : `{vgg, resnet, densenet, darts}-{fashion, scenes}`
+
+    Examples
+    --------
+    >>> load_network("resnet-fashion").class_names[7]
+    'sneaker'
+
+    Raises
+    ------
+    NadkitError
+        No such network (the closest names are given), or its file does not hold the weights it names.
+    """
+    family, source = _known(name)
+    shape, class_names, preprocess = _world(source)
+    card = model_card(name)
+    with torch.random.fork_rng(devices=[]):
+        model, addresses = build(family, shape[0], len(class_names))
+    with safe_open(DATA / f"{name}.safetensors", "pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    model.load_state_dict({**weights, **counters})
+    network = _network(name, model, addresses, shape, class_names, preprocess)
+    if network.weights_id != card["weights_id"]:
+        raise NadkitError(
+            f"the file of {name} names weights {card['weights_id']} and holds {network.weights_id}; reinstall nadkit"
+        )
+    return network
+
+
+def model_card(name: str) -> Mapping[str, Any]:
+    """Return a bundled network's card: data, command, seed, accuracy, parameters, MFLOP per picture.
+
+    Examples
+    --------
+    >>> model_card("resnet-fashion")["family"]
+    'resnet'
+
+    Raises
+    ------
+    NadkitError
+        No such network, or its file is missing.
+    """
+    _known(name)
+    path = DATA / f"{name}.safetensors"
+    if not path.exists():
+        raise NadkitError(
+            f"the weights of {name} are not installed; train them: python -m nadkit.networks.train {name}"
+        )
+    with safe_open(path, "pt") as file:
+        card: dict[str, Any] = json.loads(file.metadata()["card"])
+    return card
+
+
+def mask_path(name: str, *, objective: str, kept_share: float | None, seed: int, control: str | None) -> Path:
+    """Return where a bundled mask file lies."""
+    share = "" if kept_share is None else f"-{round(kept_share * 100):02d}"
+    return DATA / "masks" / f"{name}-{control or objective}{share}-s{seed}.safetensors"
+
+
+def load_masks(
+    name: str,
+    *,
+    objective: str = "one-vs-rest",
+    kept_share: float | None = 0.3,
+    seed: int = 0,
+    control: str | None = None,
+) -> MaskSet:
+    """Return masks of a bundled network that were learned once, from the first 400 training pictures a class.
+
+    Parameters
+    ----------
+    name : a bundled network
+    objective : `"one-vs-rest"` (kept shares 0.5 and 0.3, seeds 0 to 2) or `"official"` (as it comes; its
+        kept share is what the published recipe leaves, so `kept_share` is not looked at)
+    kept_share : share of all units that each task keeps
+    seed : seed of the learning
+    control : None for the tasks' own masks, or `"relabelled"`, `"shared"`, `"untrained"` (seed 0)
+
+    Examples
+    --------
+    >>> load_masks("resnet-fashion").tasks[7]
+    'sneaker'
+
+    Raises
+    ------
+    NadkitError
+        No such masks are bundled; what there is is listed.
+    """
+    _known(name)
+    path = mask_path(
+        name,
+        objective=objective,
+        kept_share=None if objective == "official" else kept_share,
+        seed=seed,
+        control=control,
+    )
+    if not path.exists():
+        there = sorted(p.stem.removeprefix(f"{name}-") for p in path.parent.glob(f"{name}-*.safetensors"))
+        asked = f"objective={objective!r}, kept_share={kept_share}, seed={seed}, control={control!r}"
+        raise NadkitError(
+            f"no bundled masks of {name} for {asked}; there are: {', '.join(there) or 'none'}; learn_masks makes others"
+        )
+    return MaskSet.load(path)

@@ -1,0 +1,256 @@
+"""`Network`: a model with its tapped layers and class names; `Network.wrap` makes one of any module."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from nadkit.errors import ImageError, NadkitError, closest
+from nadkit.networks.places import choose_layers
+from nadkit.taps import Layer, frozen
+
+
+class Standardise:
+    """Turn pictures into a network's input: uint8 or [0, 1] pixels → float32 of mean 0 and spread 1.
+
+    Examples
+    --------
+    >>> Standardise((0.5,), (0.25,))(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)).mean()
+    tensor(2.)
+
+    Raises
+    ------
+    ImageError
+        Float pixels lie outside [0, 1], as those of a picture read as 0-255 floats do.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return (N, C, H, W) float32 in channels-last memory, the format these networks run fastest in."""
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        elif pixels.numel() and (pixels.min() < 0 or pixels.max() > 1):
+            raise ImageError(
+                f"float pixels must lie in [0, 1], these reach from {pixels.min():.3g} to {pixels.max():.3g}; "
+                "divide 0-255 values by 255, or pass uint8"
+            )
+        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (self.mean, self.std))
+        return ((pixels.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def __repr__(self) -> str:
+        """Show the two constants."""
+        return f"Standardise(mean={self.mean}, std={self.std})"
+
+
+def _as_float(pixels: Tensor) -> Tensor:
+    """Turn uint8 pixels into [0, 1]; leave floats as they are (a wrapped network's default)."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def hash_weights(tensors: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits that name these weights: SHA-256 over names, types, shapes and bytes.
+
+    Examples
+    --------
+    >>> hash_weights({"w": torch.zeros(2)}) == hash_weights({"w": torch.ones(2)})
+    False
+    """
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        if key.endswith("num_batches_tracked"):  # a counter of training steps; no output depends on it
+            continue
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model with its tapped layers, class names and the way pictures enter it.
+
+    Attributes
+    ----------
+    name : such as `"resnet-fashion"`
+    model : the `nn.Module`; nothing in it is changed
+    layers : address → `Layer(units, axis, feeds_norm)`, in forward order
+    class_names : one name per logit
+    weights_id : 16 hex digits that name the weights; mask files carry them
+    preprocess : pixels (N, C, H, W), uint8 or float → the model's input
+    input_shape : (C, H, W) of a picture
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> network = Network.wrap(model, ["cat", "dog"], example=torch.zeros(1, 1, 8, 8))
+    >>> list(network.layers), network(torch.zeros(3, 1, 8, 8)).shape
+    (['1'], torch.Size([3, 2]))
+    """
+
+    name: str
+    model: nn.Module
+    layers: Mapping[str, Layer]
+    class_names: tuple[str, ...]
+    weights_id: str
+    preprocess: Callable[[Tensor], Tensor]
+    input_shape: tuple[int, int, int]
+
+    @property
+    def units(self) -> int:
+        """Units in all tapped layers together."""
+        return sum(layer.units for layer in self.layers.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights lie (the CPU for a model without weights)."""
+        first = next(self.model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def class_index(self, class_name: str) -> int:
+        """Return the logit that stands for a class.
+
+        Raises
+        ------
+        NadkitError
+            The network has no such class; the closest names are given.
+        """
+        if class_name not in self.class_names:
+            raise NadkitError(
+                f"no class {class_name!r} in {self.name}; {closest(class_name, self.class_names)}"
+            )
+        return self.class_names.index(class_name)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Return the model's input for pictures, on the model's device, after checking them.
+
+        Parameters
+        ----------
+        pixels : (N, C, H, W), uint8 0-255 or float
+
+        Raises
+        ------
+        ImageError
+            Wrong number of axes, channels or size; neither uint8 nor float; NaN or infinite pixels.
+        """
+        shape = tuple(pixels.shape)
+        if len(shape) != 4 or shape[1:] != self.input_shape:
+            raise ImageError(
+                f"{self.name} takes pictures of shape (N, {', '.join(map(str, self.input_shape))}), got {shape}; "
+                "load_images(folder, like=network) converts a folder of pictures"
+            )
+        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
+            raise ImageError(
+                f"pixels must be uint8 (0-255) or float, got {str(pixels.dtype).removeprefix('torch.')}"
+            )
+        if pixels.is_floating_point() and not bool(torch.isfinite(pixels).all()):
+            rows = (~torch.isfinite(pixels)).flatten(1).any(1).nonzero().flatten().tolist()
+            raise ImageError(
+                f"pictures {rows[:5]} hold NaN or infinite pixels ({len(rows)} in all); drop or repair them"
+            )
+        inputs = self.preprocess(pixels.to(self.device))
+        dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        return inputs.to(dtype)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return (N, n_classes) for inputs made by `prepare`; of a tuple, the first element."""
+        out = self.model(inputs)
+        first: Tensor = out[0] if isinstance(out, (tuple, list)) else out
+        return first
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return logits (N, n_classes) for pixels (N, C, H, W), uint8 or float."""
+        return self.logits(self.prepare(pixels))
+
+    def to(self, device: torch.device | str) -> Network:
+        """Move the model to a device, as `nn.Module.to` does, and return this network."""
+        self.model.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        """Show what it is in one line."""
+        return (
+            f"Network({self.name!r}: {len(self.layers)} layers, {self.units} units, "
+            f"{len(self.class_names)} classes, weights {self.weights_id})"
+        )
+
+    @staticmethod
+    def wrap(
+        model: nn.Module,
+        class_names: Sequence[str],
+        *,
+        example: Tensor,
+        layers: str | Sequence[str] = "auto",
+        preprocess: Callable[[Tensor], Tensor] | None = None,
+        name: str | None = None,
+    ) -> Network:
+        """Return a `Network` around any module whose output is logits; nothing in the module changes.
+
+        Parameters
+        ----------
+        model : the module; it is run once on the example, frozen for that moment and restored
+        class_names : one name per logit
+        example : (N, C, H, W) pixels, at least one picture
+        layers : `"auto"` (block outputs, never a place that feeds a normalisation), a pattern such as
+            `"layer3.*"`, or a list of addresses and patterns
+        preprocess : pixels → the model's input; by default uint8 becomes [0, 1] and floats pass unchanged
+        name : by default the module's class name in lower case
+
+        Raises
+        ------
+        LayerError
+            No layer fits what was asked; the closest addresses are given.
+        NadkitError
+            The output is not logits: wrong shape, not finite, or probabilities that sum to 1; or class
+            names that repeat.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+        >>> Network.wrap(model, ["a", "b"], example=torch.zeros(1, 1, 8, 8), layers=["0", "1"]).units
+        8
+        """
+        names = tuple(class_names)
+        if len(set(names)) != len(names):
+            raise NadkitError(f"class names must differ, got {names}")
+        if example.ndim != 4:
+            raise ImageError(f"example must be pictures of shape (N, C, H, W), got {tuple(example.shape)}")
+        shape = tuple(example.shape[1:])
+        network = Network(
+            name or type(model).__name__.lower(), model, {}, names,
+            hash_weights(model.state_dict()), preprocess or _as_float, (shape[0], shape[1], shape[2]),
+        )  # fmt: skip
+        with frozen(model), torch.no_grad():
+            inputs = network.prepare(example)
+            chosen, out = choose_layers(model, inputs, layers)
+        _check_logits(out, len(example), names)
+        object.__setattr__(network, "layers", MappingProxyType(chosen))
+        return network
+
+
+def _check_logits(out: object, count: int, class_names: tuple[str, ...]) -> None:
+    if isinstance(out, (tuple, list)):
+        warnings.warn(f"the model returns {len(out)} outputs; the first is taken as the logits", stacklevel=3)
+        out = out[0]
+    if not isinstance(out, Tensor):
+        raise NadkitError(
+            f"the model must return logits, a tensor (N, {len(class_names)}); it returns {type(out).__name__}"
+        )
+    if tuple(out.shape) != (count, len(class_names)):
+        raise NadkitError(
+            f"the model must return logits (N, {len(class_names)}) for {len(class_names)} class names and N = {count}; "
+            f"it returns {tuple(out.shape)}"
+        )
+    if not out.is_floating_point() or not bool(torch.isfinite(out).all()):
+        raise NadkitError("the model's output on the example is not finite numbers; logits are needed")
+    if bool((out >= 0).all()) and torch.allclose(out.sum(1), torch.ones_like(out[:, 0]), atol=1e-4):
+        raise NadkitError(
+            "the model returns probabilities (they sum to 1); take its softmax off: logits are needed"
+        )

@@ -1,0 +1,90 @@
+"""What a network answers, gated or not: logits for many tasks in one pass, and log-odds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nadkit.networks.network import Network
+from nadkit.taps import Taps, frozen
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Return log p_k / (1 − p_k) of the softmax for every class k.
+
+    Parameters
+    ----------
+    logits : (..., n_classes), at least two classes
+
+    Returns
+    -------
+    Tensor
+        (..., n_classes); logit k minus the log-sum-exp of the other logits.
+
+    Examples
+    --------
+    >>> log_odds(torch.tensor([0.0, 0.0, 0.0])).exp()
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+    return logits - log_rest(logits)
+
+
+def log_rest(logits: Tensor) -> Tensor:
+    """Return, for every class, the log-sum-exp of the logits of all other classes, (..., n_classes).
+
+    Examples
+    --------
+    >>> log_rest(torch.tensor([5.0, 0.0, 0.0]))
+    tensor([0.6931, 5.0067, 5.0067])
+    """
+    top = logits.argmax(-1, keepdim=True)
+    shifted = logits - logits.gather(-1, top)
+    weights = shifted.exp()
+    # Taking one exponential from the sum is exact enough unless it is the largest; that one gets its own sum.
+    is_top = torch.zeros_like(weights, dtype=torch.bool).scatter(-1, top, True)
+    rest = (weights.sum(-1, keepdim=True) - weights).masked_fill(is_top, 1.0).log()
+    of_top = logits.masked_fill(is_top, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.where(is_top, of_top, rest + logits.gather(-1, top))
+
+
+def whole_logits(network: Network, inputs: Tensor, *, batch_size: int = 500) -> Tensor:
+    """Return the whole network's logits (N, n_classes) for prepared inputs, without gradients."""
+    with frozen(network.model), torch.no_grad():
+        return torch.cat([network.logits(part) for part in inputs.split(batch_size)])
+
+
+def gated_logits(
+    network: Network, inputs: Tensor, gates: Mapping[str, Tensor], *, batch_size: int = 500
+) -> Tensor:
+    """Return the logits of the network gated to each of several tasks in turn.
+
+    Parameters
+    ----------
+    network : the network
+    inputs : (N, C, H, W), made by `network.prepare`
+    gates : address → (n_tasks, n_units)
+    batch_size : pictures per forward pass
+
+    Returns
+    -------
+    Tensor
+        (n_tasks, N, n_classes), without gradients.
+
+    Examples
+    --------
+    >>> import nadkit as nk
+    >>> network = nk.load_network("vgg-fashion")
+    >>> inputs = network.prepare(nk.load_images("fashion", split="test", per_class=1).pixels)
+    >>> gates = {address: torch.ones(2, layer.units) for address, layer in network.layers.items()}
+    >>> bool((gated_logits(network, inputs, gates)[0] == whole_logits(network, inputs)).all())
+    True
+    """
+    n_tasks = len(next(iter(gates.values())))
+    out = []
+    with frozen(network.model), torch.no_grad():
+        for task in range(n_tasks):
+            with Taps(network, (), gates={a: g[task] for a, g in gates.items()}):
+                out.append(torch.cat([network.logits(part) for part in inputs.split(batch_size)]))
+    return torch.stack(out)
