@@ -1,0 +1,52 @@
+"""Every test runs on one thread, from fixed seeds, and without a network."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+
+# Before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+from nadkit.errors import OptionalDependencyError, optional_import
+
+torch.set_num_threads(1)
+
+LOCAL = {"127.0.0.1", "::1", "localhost"}
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Connections leave this machine in no test: everything nadkit needs is bundled or made."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX and isinstance(address, tuple) and address[0] not in LOCAL:
+            raise PermissionError(f"a test tried to reach {address}; tests have no network")
+        connect(self, address)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_only)
+        yield
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `vision` need a torchvision that loads, not merely one that is installed."""
+    if item.get_closest_marker("vision"):
+        try:
+            optional_import("torchvision", "vision")
+        except OptionalDependencyError as error:
+            pytest.skip(str(error))
