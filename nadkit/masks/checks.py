@@ -1,11 +1,76 @@
-"""Whether masks belong to a network."""
+"""Whether names are names, scores are scores, and masks belong to a network."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from nadkit.errors import closest
+import torch
+from torch import Tensor
+
+from nadkit.errors import NadkitError, closest
+
+
+def checked_names(names: object, kind: str) -> tuple[str, ...]:
+    """Return the names of tasks or layers as a tuple, each a text that is there once.
+
+    Examples
+    --------
+    >>> checked_names(["shirt", "sneaker"], "task")
+    ('shirt', 'sneaker')
+
+    Raises
+    ------
+    NadkitError
+        No names, an empty one, one that UTF-8 cannot hold, or one that comes twice.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise NadkitError(f"masks need the names of their {kind}s as a tuple, and got {names!r}")
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise NadkitError(f"{kind} number {place} is named {name!r}; give a text that is not empty")
+        if not name.isprintable():
+            raise NadkitError(
+                f"the {kind} name {name!r} has characters that cannot be printed; leave them out"
+            )
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise NadkitError(f"the {kind} {double!r} comes twice; name every {kind} once")
+    return tuple(names)
+
+
+def checked_scores(address: str, given: object, tasks: tuple[str, ...]) -> Tensor:
+    """Return the scores of one layer as a new (n_tasks, n_units) float32 tensor on the CPU.
+
+    Examples
+    --------
+    >>> checked_scores("conv", [[0, 1]], ("shirt",))
+    tensor([[0., 1.]])
+
+    Raises
+    ------
+    NadkitError
+        They have another shape, or a score that is not in [0, 1]; the first such is named.
+    """
+    try:
+        rows = torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise NadkitError(f"the scores of layer {address!r} are no tensor: {error}") from None
+    if rows.ndim != 2 or rows.shape[0] != len(tasks) or rows.shape[1] < 1 or rows.is_complex():
+        raise NadkitError(
+            f"the scores of layer {address!r} are {tuple(rows.shape)} of {rows.dtype}; "
+            f"expected real numbers of shape ({len(tasks)} tasks, at least 1 unit)"
+        )
+    bad = ~((rows >= 0) & (rows <= 1))  # not <, > : NaN must count as bad
+    if bad.any():
+        task, index = bad.nonzero()[0].tolist()
+        value = float(rows[task, index])
+        what = "is not a number" if math.isnan(value) else f"is {value:g}, outside [0, 1]"
+        raise NadkitError(
+            f"the score of {address}/{index} for task {tasks[task]!r} {what}; give scores in [0, 1]"
+        )
+    return rows.to("cpu", torch.float32, copy=True).contiguous()
 
 
 class NetworkLike(Protocol):
@@ -69,11 +134,7 @@ def reasons_against(
     names = list(network.class_names)
     for task in [task for task in tasks if task not in names]:
         reasons.append(f"it has no class {task!r}, {closest(task, names)}")
-    theirs_then = meta.get("class_names")
-    if (
-        isinstance(theirs_then, list)
-        and theirs_then != names
-        and not any(task not in names for task in tasks)
-    ):
-        reasons.append(f"its class names were {theirs_then} and are {names}")
+    then = meta.get("class_names")
+    if isinstance(then, list) and then != names and not any(task not in names for task in tasks):
+        reasons.append(f"its class names were {then} and are {names}")
     return reasons

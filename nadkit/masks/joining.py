@@ -11,20 +11,29 @@ _PER_TASK = ("permutation",)
 _SAME = ("network", "weights_id", "class_names")
 
 
-def select_meta(meta: Mapping[str, object], rows: Sequence[int], count: int) -> dict[str, object]:
-    """Return the meta of some of the tasks, with per-task lists cut to them.
+def select_meta(meta: Mapping[str, object], tasks: Sequence[str], chosen: Sequence[str]) -> dict[str, object]:
+    """Return the meta of some of the tasks: per-task lists cut to them, and what a join listed by parts.
 
     Examples
     --------
-    >>> select_meta({"seed": 0, "permutation": [2, 0, 1]}, [1], 3)
+    >>> select_meta({"seed": 0, "permutation": [2, 0, 1]}, ["a", "b", "c"], ["b"])
     {'seed': 0, 'permutation': [0]}
     """
-    chosen = dict(meta)
+    left = dict(meta)
     for key in _PER_TASK:
-        entry = chosen.get(key)
-        if isinstance(entry, list) and len(entry) == count:
-            chosen[key] = [entry[row] for row in rows]
-    return chosen
+        entry = left.get(key)
+        if isinstance(entry, list) and len(entry) == len(tasks):
+            left[key] = [entry[tasks.index(task)] for task in chosen]
+    parts = left.get("parts")
+    if isinstance(parts, list) and all(isinstance(part, dict) and "tasks" in part for part in parts):
+        parts = [part for part in parts if set(part["tasks"]) & set(chosen)]
+        left["parts"] = parts
+        if len(parts) == 1:
+            del left["parts"]
+            left.update(
+                select_meta({k: v for k, v in parts[0].items() if k != "tasks"}, parts[0]["tasks"], chosen)
+            )
+    return left
 
 
 def join_meta(tasks: Sequence[Sequence[str]], metas: Sequence[Mapping[str, object]]) -> dict[str, object]:
@@ -33,7 +42,7 @@ def join_meta(tasks: Sequence[Sequence[str]], metas: Sequence[Mapping[str, objec
     Examples
     --------
     >>> join_meta([["a"], ["b"]], [{"network": "net", "seed": 0}, {"network": "net", "seed": 1}])
-    {'network': 'net', 'parts': [{'tasks': ['a'], 'seed': 0}, {'tasks': ['b'], 'seed': 1}]}
+    {'network': 'net', 'parts': [{'seed': 0, 'tasks': ['a']}, {'seed': 1, 'tasks': ['b']}]}
 
     Raises
     ------
@@ -44,7 +53,7 @@ def join_meta(tasks: Sequence[Sequence[str]], metas: Sequence[Mapping[str, objec
         values = [meta[key] for meta in metas if meta.get(key) is not None]
         if any(value != values[0] for value in values):
             raise NadkitError(
-                f"masks with different {key} cannot be joined ({values[0]} and others); give masks of one network"
+                f"masks with different {key} cannot be joined (first: {values[0]}); join masks of one network"
             )
     joined: dict[str, object] = {}
     differing: list[str] = []
@@ -62,7 +71,7 @@ def join_meta(tasks: Sequence[Sequence[str]], metas: Sequence[Mapping[str, objec
             differing.append(key)
     if differing:
         joined["parts"] = [
-            {"tasks": list(names), **{key: meta[key] for key in differing if key in meta}}
+            {**{key: meta[key] for key in differing if key in meta}, "tasks": list(names)}
             for names, meta in zip(tasks, metas, strict=True)
         ]
     return joined

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import html
-import math
-import numbers
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from nadkit.errors import LayerError, MaskFileError, NadkitError, closest
+from nadkit.errors import MaskFileError, NadkitError
 from nadkit.masks import files
 from nadkit.masks.checks import reasons_against
+from nadkit.masks.encoding import encode
 from nadkit.masks.joining import join_meta, select_meta
-from nadkit.masks.overlaps import overlap
-from nadkit.masks.units import Unit
+from nadkit.masks.scores import Scores
+from nadkit.masks.tables import kept_html, overlap_table, score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaskSet:
+class MaskSet(Scores):
     """One score in [0, 1] for every task and unit; a unit is kept where its score is above a threshold.
 
     Scores are stored on the CPU as float32, copied from what is given; thresholds are arguments. 1 keeps,
@@ -64,28 +60,6 @@ class MaskSet:
         A task twice or without a name, no layer, scores of another shape, not finite or outside [0, 1],
         meta that JSON cannot hold.
     """
-
-    tasks: tuple[str, ...]
-    scores: Mapping[str, Tensor]
-    history: pd.DataFrame | None = None
-    meta: Mapping[str, object] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check, copy and freeze what was given."""
-        tasks = _checked_names(self.tasks, "task")
-        if not isinstance(self.scores, Mapping) or not self.scores:
-            raise NadkitError("masks have no layer; give scores as {address: (n_tasks, n_units) tensor}")
-        addresses = _checked_names(tuple(self.scores), "layer")
-        scores = {address: _checked_scores(address, self.scores[address], tasks) for address in addresses}
-        pandas = sys.modules.get("pandas")
-        # Without an imported pandas nothing can be a DataFrame, and importing it to ask would cost 0.4 s.
-        if self.history is not None and not (pandas and isinstance(self.history, pandas.DataFrame)):
-            raise NadkitError(f"history is a {type(self.history).__name__}; give a pandas DataFrame or None")
-        if not isinstance(self.meta, Mapping):
-            raise NadkitError(f"meta is a {type(self.meta).__name__}; give a mapping")
-        object.__setattr__(self, "tasks", tasks)
-        object.__setattr__(self, "scores", MappingProxyType(scores))
-        object.__setattr__(self, "meta", MappingProxyType(dict(_plain_meta(self.meta))))
 
     @classmethod
     def from_scores(
@@ -191,7 +165,8 @@ class MaskSet:
         --------
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     MaskSet.from_scores({"conv": torch.eye(2)}, ["a", "b"]).save(Path(folder) / "m.safetensors").name
+        ...     masks = MaskSet.from_scores({"conv": torch.eye(2)}, ["a", "b"])
+        ...     masks.save(Path(folder) / "m.safetensors").name
         'm.safetensors'
 
         Parameters
@@ -204,12 +179,7 @@ class MaskSet:
         MaskFileError
             The place cannot be written to.
         """
-        return files.write(path, files.encode(self.tasks, self.scores, self.history, self.meta))
-
-    @property
-    def unit_counts(self) -> dict[str, int]:
-        """The number of units of every layer, in forward order."""
-        return {address: rows.shape[1] for address, rows in self.scores.items()}
+        return files.write(path, encode(self.tasks, self.scores, self.history, self.meta))
 
     def with_meta(self, **entries: object) -> MaskSet:
         """Return the same masks with entries of meta added or replaced.
@@ -225,91 +195,6 @@ class MaskSet:
             An entry is not JSON data.
         """
         return MaskSet(self.tasks, self.scores, self.history, {**self.meta, **entries})
-
-    def gates(self, task: str | None = None, threshold: float = 0.5, keep: bool = True) -> dict[str, Tensor]:
-        """Return the tensors to multiply in: 1 where a unit is kept and 0 elsewhere, or the complement.
-
-        Examples
-        --------
-        >>> masks = MaskSet.from_scores({"conv": torch.tensor([[0.9, 0.5]])}, ["shirt"])
-        >>> masks.gates("shirt"), masks.gates("shirt", keep=False)
-        ({'conv': tensor([1., 0.])}, {'conv': tensor([0., 1.])})
-
-        Parameters
-        ----------
-        task
-            A task's name, or None for all tasks.
-        threshold
-            In [0, 1]; a unit is kept if its score is strictly above it, both read as float32.
-        keep
-            False gives the complement, which removes what the task keeps.
-
-        Returns
-        -------
-        dict
-            For every address a new float32 tensor, (n_units,) for one task and (n_tasks, n_units) for all.
-
-        Raises
-        ------
-        NadkitError
-            There is no such task, or the threshold is outside [0, 1].
-        """
-        row = None if task is None else self._row(task)
-        kept = self._kept(threshold)
-        chosen = {address: rows if row is None else rows[row] for address, rows in kept.items()}
-        return {address: (rows if keep else ~rows).float() for address, rows in chosen.items()}
-
-    def kept(self, task: str, threshold: float = 0.5) -> list[Unit]:
-        """Return the units that a task keeps, layer by layer in forward order.
-
-        Examples
-        --------
-        >>> MaskSet.from_scores({"conv": torch.tensor([[0.9, 0.5]])}, ["shirt"]).kept("shirt")
-        [Unit(layer='conv', index=0)]
-
-        Parameters
-        ----------
-        task
-            A task's name.
-        threshold
-            In [0, 1]; strictly above it is kept.
-
-        Raises
-        ------
-        NadkitError
-            There is no such task, or the threshold is outside [0, 1].
-        """
-        row = self._row(task)
-        return [
-            Unit(address, index)
-            for address, rows in self._kept(threshold).items()
-            for index in rows[row].nonzero().flatten().tolist()
-        ]
-
-    def kept_share(self, threshold: float = 0.5, layer: str | None = None) -> dict[str, float]:
-        """Return every task's kept units divided by all units, of the network or of one layer.
-
-        Examples
-        --------
-        >>> masks = MaskSet.from_scores({"conv": torch.tensor([[0.9, 0.5]]), "fc": torch.zeros(1, 2)}, ["shirt"])
-        >>> masks.kept_share(), masks.kept_share(layer="conv")
-        ({'shirt': 0.25}, {'shirt': 0.5})
-
-        Parameters
-        ----------
-        threshold
-            In [0, 1]; strictly above it is kept.
-        layer
-            An address; None takes all layers together, every unit counting once.
-
-        Raises
-        ------
-        NadkitError
-            The threshold is outside [0, 1]; `LayerError` if there is no such layer.
-        """
-        kept = torch.cat([self._kept(threshold)[address] for address in self._addresses(layer)], dim=1)
-        counts = kept.sum(1).tolist()
-        return {task: count / kept.shape[1] for task, count in zip(self.tasks, counts, strict=True)}
 
     def random(self, seed: int, threshold: float = 0.5) -> MaskSet:
         """Return masks of random units, as many for every layer and task as are kept here.
@@ -391,32 +276,11 @@ class MaskSet:
         -----
         **Source** NAD.md section 5: phi = (Cn − ab) / √(ab(C − a)(C − b)), z = phi · √(C − 1).
         """
-        import numpy as np
-        import pandas as pd
-
-        if other is not None:
-            _same_units(self, other)
-        there = self if other is None else other
-        mine, theirs = self._kept(threshold), there._kept(threshold)
-        shape = (len(self), len(there))
-        first, second = np.triu_indices(len(self), 1) if other is None else np.indices(shape).reshape(2, -1)
-        tables = []
-        for address in self._addresses(layer):
-            found = overlap(mine[address], theirs[address])
-            values = {name: value.numpy()[first, second] for name, value in found._asdict().items()}
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "task": np.array(self.tasks, dtype=object)[first],
-                        "other_task": np.array(there.tasks, dtype=object)[second],
-                        "layer": address,
-                        "units": mine[address].shape[1],
-                        **{name: values[name].astype("int64") for name in ("kept", "other_kept", "shared")},
-                        **{name: values[name] for name in ("jaccard", "phi", "z", "defined")},
-                    }
-                )
-            )
-        return pd.concat(tables, ignore_index=True)
+        kept = self._kept(threshold, layer)
+        if other is None:
+            return overlap_table(self.tasks, kept)
+        _same_units(self, other)
+        return overlap_table(self.tasks, kept, other.tasks, other._kept(threshold))
 
     def to_frame(self, threshold: float = 0.5) -> pd.DataFrame:
         """Return one row for every task and unit, with the columns task, layer, index, score, kept.
@@ -438,20 +302,7 @@ class MaskSet:
         NadkitError
             The threshold is outside [0, 1].
         """
-        import numpy as np
-        import pandas as pd
-
-        counts = list(self.unit_counts.values())
-        total = sum(counts)
-        return pd.DataFrame(
-            {
-                "task": np.repeat(np.array(self.tasks, dtype=object), total),
-                "layer": np.tile(np.repeat(np.array(list(self.scores), dtype=object), counts), len(self)),
-                "index": np.tile(np.concatenate([np.arange(count) for count in counts]), len(self)),
-                "score": torch.cat(list(self.scores.values()), dim=1).flatten().numpy(),
-                "kept": torch.cat(list(self._kept(threshold).values()), dim=1).flatten().numpy(),
-            }
-        )
+        return score_table(self.tasks, self.scores, self._kept(threshold))
 
     def check(self, network: NetworkLike) -> None:
         """Raise unless these masks are for this network: its name, weights, layers, units and class names.
@@ -464,8 +315,7 @@ class MaskSet:
         >>> network = Thing(name="net", weights_id="ab", class_names=("a",), layers={"conv": Thing(units=3)})
         >>> MaskSet.from_scores({"conv": torch.eye(2)[:1]}, ["a"]).check(network)
         Traceback (most recent call last):
-        nadkit.errors.MaskFileError: these masks are not for the network 'net': layer 'conv' has 3 units there \
-and 2 here; learn masks on this network, or load the network they were learned on
+        nadkit.errors.MaskFileError: these masks are not for the network 'net': layer 'conv' has 3 units ...
 
         Parameters
         ----------
@@ -483,29 +333,6 @@ and 2 here; learn masks on this network, or load the network they were learned o
                 "learn masks on this network, or load the network they were learned on"
             )
 
-    def equal(self, other: object) -> bool:
-        """Return whether both have the same tasks, layers, scores and meta, in the same order.
-
-        The history is not compared: it tells how the scores came about, and a file keeps a summary of it.
-
-        Examples
-        --------
-        >>> masks = MaskSet.from_scores({"conv": torch.eye(2)}, ["shirt", "sneaker"])
-        >>> masks.equal(masks["shirt"])
-        False
-        """
-        return (
-            isinstance(other, MaskSet)
-            and self.tasks == other.tasks
-            and list(self.unit_counts.items()) == list(other.unit_counts.items())
-            and all(torch.equal(rows, other.scores[address]) for address, rows in self.scores.items())
-            and dict(self.meta) == dict(other.meta)
-        )
-
-    __eq__ = equal
-    # Equal sets would need equal hashes over tensors; nobody keeps masks in a set.
-    __hash__ = None  # type: ignore[assignment]
-
     def __getitem__(self, task: str | Sequence[str]) -> MaskSet:
         """Return the masks of one task, or of several in the order asked for."""
         chosen = [task] if isinstance(task, str) else task
@@ -516,19 +343,7 @@ and 2 here; learn masks on this network, or load the network they were learned o
         history = self.history
         if history is not None and "task" in history:
             history = history[history["task"].isin(chosen)].reset_index(drop=True)
-        return MaskSet(tuple(chosen), scores, history, select_meta(self.meta, rows, len(self)))
-
-    def __len__(self) -> int:
-        """Return the number of tasks."""
-        return len(self.tasks)
-
-    def __iter__(self) -> Iterator[str]:
-        """Return an iterator over the tasks' names."""
-        return iter(self.tasks)
-
-    def __contains__(self, task: object) -> bool:
-        """Return whether there is a task of this name."""
-        return task in self.tasks
+        return MaskSet(tuple(chosen), scores, history, select_meta(self.meta, self.tasks, chosen))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let copies and worker processes rebuild the masks, since a mapping proxy cannot be copied."""
@@ -542,16 +357,7 @@ and 2 here; learn masks on this network, or load the network they were learned o
 
     def _repr_html_(self) -> str:
         """Return a table of kept units, one row a layer and one column a task (the first twelve)."""
-        shown = self.tasks[:12]
-        counts = {address: rows[: len(shown)].sum(1).tolist() for address, rows in self._kept(0.5).items()}
-        lines = [("layer", "units", *shown)]
-        lines += [(a, str(self.unit_counts[a]), *map(str, kept)) for a, kept in counts.items()]
-        lines += [("kept share", "", *(f"{self.kept_share()[task]:.3f}" for task in shown))]
-        body = "".join(
-            "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) + "</tr>"
-            for line, tag in zip(lines, ["th", *["td"] * (len(lines) - 1)], strict=True)
-        )
-        return f"<table><caption>{html.escape(self._headline())}; units kept</caption>{body}</table>"
+        return kept_html(f"{self._headline()}; units kept at 0.5", self.tasks, self._kept(0.5))
 
     def _headline(self) -> str:
         layers, units = len(self.scores), sum(self.unit_counts.values())
@@ -560,65 +366,6 @@ and 2 here; learn masks on this network, or load the network they were learned o
             f"MaskSet of {len(self)} task{'s' * (len(self) != 1)} over {units} units "
             f"in {layers} layer{'s' * (layers != 1)}" + (f" ({', '.join(words)})" if words else "")
         )
-
-    def _row(self, task: str) -> int:
-        if task not in self.tasks:
-            raise NadkitError(f"no task {task!r} in these masks; {closest(str(task), self.tasks)}")
-        return self.tasks.index(task)
-
-    def _addresses(self, layer: str | None) -> list[str]:
-        if layer is None:
-            return list(self.scores)
-        if layer not in self.scores:
-            raise LayerError(f"no layer {layer!r} in these masks; {closest(str(layer), self.scores)}")
-        return [layer]
-
-    def _kept(self, threshold: float) -> dict[str, Tensor]:
-        if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
-            raise NadkitError(f"threshold is {threshold!r}; scores are in [0, 1], give a number there")
-        return {address: rows > float(threshold) for address, rows in self.scores.items()}
-
-
-def _checked_names(names: object, kind: str) -> tuple[str, ...]:
-    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-        raise NadkitError(f"masks need the names of their {kind}s as a tuple, and got {names!r}")
-    for place, name in enumerate(names):
-        if not isinstance(name, str) or not name:
-            raise NadkitError(f"{kind} number {place} is named {name!r}; give a text that is not empty")
-        if not name.isprintable():
-            raise NadkitError(
-                f"the {kind} name {name!r} has characters that cannot be printed; leave them out"
-            )
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise NadkitError(f"the {kind} {double!r} comes twice; name every {kind} once")
-    return tuple(names)
-
-
-def _checked_scores(address: str, given: object, tasks: tuple[str, ...]) -> Tensor:
-    try:
-        rows = torch.as_tensor(given).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise NadkitError(f"the scores of layer {address!r} are no tensor: {error}") from None
-    if rows.ndim != 2 or rows.shape[0] != len(tasks) or rows.shape[1] < 1 or rows.is_complex():
-        raise NadkitError(
-            f"the scores of layer {address!r} are {tuple(rows.shape)} of {rows.dtype}; "
-            f"expected real numbers of shape ({len(tasks)} tasks, at least 1 unit)"
-        )
-    bad = ~((rows >= 0) & (rows <= 1))  # not <, > : NaN must count as bad
-    if bad.any():
-        task, index = bad.nonzero()[0].tolist()
-        value = float(rows[task, index])
-        what = "is not a number" if math.isnan(value) else f"is {value:g}, outside [0, 1]"
-        raise NadkitError(
-            f"the score of {address}/{index} for task {tasks[task]!r} {what}; give scores in [0, 1]"
-        )
-    return rows.to("cpu", torch.float32, copy=True).contiguous()
-
-
-def _plain_meta(meta: Mapping[str, object]) -> dict[str, object]:
-    entries = files.plain(meta)
-    return entries if isinstance(entries, dict) else {}
 
 
 def _same_units(first: MaskSet, second: MaskSet) -> None:
