@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nadkit.errors import ImageError, closest
+from nadkit.images.checks import check_images
 from nadkit.images.lazy import LazyPixels, rows_of
 
 if TYPE_CHECKING:
+    from nadkit.images.convert import Like
+    from nadkit.images.datasets import Dataset
+    from nadkit.images.mosaics import Mosaics
     from nadkit.images.scenes import SceneObjects
 
 Index = int | slice | Sequence[int] | Tensor
@@ -25,41 +29,13 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Mosaics:
-    """2 × 2 mosaics of pictures of four distinct classes.
-
-    Parameters
-    ----------
-    pixels
-        (M, C, 2H, 2W), of the dtype of the pictures.
-    classes
-        (M, 4) int64: the class index of each quadrant, in the order top left, top right, bottom left, bottom right.
-    sources
-        (M, 4) int64: which picture of the images fills each quadrant.
-    class_names
-        The names that `classes` points to.
-    """
-
-    pixels: Tensor
-    classes: Tensor
-    sources: Tensor
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-class _Objects(Protocol):
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Labelled pictures with the names of their classes.
 
     Everything that picks pictures (`images[...]`, `split`, `take`, `subset`, `of`) returns `Images` again and
-    keeps the order of the pictures. `images.pixels[index]` is a tensor for pictures in memory and on disk alike.
+    keeps the order of the pictures. `images.pixels[index]` is a tensor for pictures in memory and on disk
+    alike.
 
     Examples
     --------
@@ -83,8 +59,8 @@ class Images:
     Raises
     ------
     ImageError
-        There is no picture, a shape or dtype is another, a pixel is NaN or infinite, a label lies outside the class
-        names, or lengths differ.
+        There is no picture, a shape or dtype is another, a pixel is NaN or infinite, a label lies outside the
+        class names, or lengths differ.
     """
 
     pixels: Tensor | LazyPixels
@@ -98,47 +74,8 @@ class Images:
         self.check()
 
     def check(self) -> None:
-        """Raise ImageError, saying what is wrong, unless the pictures are sound; done when they are made, too."""
-        pixels, labels, names = self.pixels, self.labels, self.class_names
-        if not isinstance(pixels, Tensor | LazyPixels):
-            raise ImageError(
-                f"pixels are {_kind(pixels)}; a tensor (N, C, H, W) is needed: convert with torch.as_tensor"
-            )
-        if pixels.ndim != 4 or 0 in tuple(pixels.shape)[1:]:
-            raise ImageError(
-                f"pixels have the shape {tuple(pixels.shape)}; (N, C, H, W) is needed: a grey picture has C = 1, "
-                "one picture N = 1"
-            )
-        if len(pixels) == 0:
-            raise ImageError("there is no picture; at least one is needed: check how the pictures were picked")
-        if pixels.dtype not in (torch.uint8, torch.float32):
-            raise ImageError(
-                f"pixels are {pixels.dtype}; uint8 (0-255) or float32 is needed: "
-                "convert with pixels.float() or pixels.to(torch.uint8)"
-            )
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise ImageError(f"class names are {names!r}; at least one, and each a text, is needed")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ImageError(f"class names occur twice: {', '.join(twice)}; give every class its own name")
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-            there = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else _kind(labels)
-            raise ImageError(f"labels are {there}; an int64 tensor (N,) is needed: torch.as_tensor(labels).long()")
-        if len(labels) != len(pixels):
-            raise ImageError(f"there are {len(pixels)} pictures and {len(labels)} labels; give one label a picture")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(names):
-            wrong = high if high >= len(names) else low
-            raise ImageError(
-                f"label {wrong} (picture {int((labels == wrong).nonzero()[0])}) lies outside the {len(names)} class "
-                f"names; labels are 0 to {len(names) - 1}: give more class names or mend the labels"
-            )
-        if isinstance(pixels, Tensor) and pixels.dtype == torch.float32:
-            check_finite(pixels)
-        if self.objects is not None and len(self.objects) != len(pixels):
-            raise ImageError(
-                f"there are {len(pixels)} pictures and objects for {len(self.objects)}; give the objects of each"
-            )
+        """Raise ImageError unless the pictures are sound; it is done when they are made, too."""
+        check_images(self.pixels, self.labels, self.class_names, self.objects)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,8 +84,10 @@ class Images:
         names = ", ".join(self.class_names[:6]) + (", …" if len(self.class_names) > 6 else "")
         size = " × ".join(str(side) for side in tuple(self.pixels.shape)[1:])
         dtype = str(self.pixels.dtype).removeprefix("torch.")
-        where = " on disk" if isinstance(self.pixels, LazyPixels) else ""
-        return f"Images({len(self)} pictures{where}, {size} {dtype}, {len(self.class_names)} classes: {names})"
+        where = ", read on demand" if isinstance(self.pixels, LazyPixels) else ""
+        return (
+            f"Images({len(self)} pictures{where}, {size} {dtype}, {len(self.class_names)} classes: {names})"
+        )
 
     def __getitem__(self, index: Index) -> Images:
         rows = rows_of(index, len(self))
@@ -206,7 +145,7 @@ class Images:
         ImageError
             There is no such class (the closest are named), or it has no picture.
         """
-        return self[self._rows_of_class(self._class_index(class_name))]
+        return self[self.rows_of_class(self.class_index(class_name))]
 
     def subset(self, class_names: Sequence[str]) -> Images:
         """Return the pictures of these classes only, relabelled in the order given.
@@ -234,8 +173,8 @@ class Images:
             raise ImageError(f"a subset of {', '.join(names)} was asked for; give every class once")
         renumber = torch.full((len(self.class_names),), -1, dtype=torch.int64)
         for position, name in enumerate(names):
-            index = self._class_index(name)
-            self._rows_of_class(index)
+            index = self.class_index(name)
+            self.rows_of_class(index)
             renumber[index] = position
         labels = renumber[self.labels]
         part = self[labels >= 0]
@@ -244,8 +183,8 @@ class Images:
     def take(self, per_class: int, seed: int = 0) -> Images:
         """Return `per_class` pictures of every class, picked at random by `seed`.
 
-        A class with no picture at all (as `of` and folders with fewer classes than the network leave them) is left
-        out; `counts` shows which.
+        A class with no picture at all (as `of` and folders with fewer classes than the network leave them) is
+        left out; `counts` shows which.
 
         Parameters
         ----------
@@ -283,8 +222,8 @@ class Images:
         Parameters
         ----------
         share
-            Between 0 and 1, both excluded. Rounded for each class to whole pictures, so that both parts hold at
-            least one picture of every class.
+            Between 0 and 1, both excluded. Rounded for each class to whole pictures, so that both parts hold
+            at least one picture of every class.
         seed
             Of the random pick.
 
@@ -325,49 +264,66 @@ class Images:
         seed
             Of classes, places and pictures.
         tasks
-            The classes to pick from, at least four; None for all that have pictures. Each is in as many mosaics as
-            every other, give or take one.
+            The classes to pick from, at least four; None for all that have pictures. Each is in as many
+            mosaics as every other, give or take one.
 
         Raises
         ------
         ImageError
             `count` is below 1, fewer than four classes can be used, or one has no picture.
         """
-        if count < 1:
-            raise ImageError(f"{count} mosaics were asked for; give at least 1")
-        names = tuple(name for name, number in self.counts().items() if number) if tasks is None else tuple(tasks)
-        if len(set(names)) < max(4, len(names)):
-            raise ImageError(
-                f"mosaics of {len(set(names))} classes ({', '.join(names)}) were asked for; "
-                "four distinct classes with pictures are needed"
-            )
-        generator = torch.Generator().manual_seed(seed)
-        members = [self._rows_of_class(self._class_index(name)) for name in names]
-        used = torch.zeros(len(names))
-        picks, sources = [], []
-        for _ in range(count):
-            # The four classes used least so far, ties broken at random: every class is used equally often.
-            four = (used + 0.5 * torch.rand(len(names), generator=generator)).argsort()[:4]
-            four = four[torch.randperm(4, generator=generator)]
-            used[four] += 1
-            picks.append([self._class_index(names[position]) for position in four.tolist()])
-            sources.append([_pick(members[position], generator) for position in four.tolist()])
-        source_rows = torch.tensor(sources)
-        tiles = self.pixels[source_rows.flatten()].unflatten(0, (count, 2, 2))
-        pixels = tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-        return Mosaics(pixels, torch.tensor(picks), source_rows, self.class_names)
+        from nadkit.images.mosaics import compose
+
+        return compose(self, count, seed, tasks)
 
     @classmethod
-    def from_dataset(cls, dataset: Any, class_names: Sequence[str] | None = None, like: Any = None) -> Images:  # noqa: ANN401
-        """See `nadkit.images.folders.read_dataset`."""
-        raise NotImplementedError
+    def from_dataset(
+        cls, dataset: Dataset, class_names: Sequence[str] | None = None, like: Like | None = None
+    ) -> Images:
+        """Return the pictures of a torch or torchvision-style dataset, read again whenever they are indexed.
 
-    def _class_index(self, name: str) -> int:
+        Examples
+        --------
+        >>> pairs = [(torch.zeros(1, 4, 4), 0), (torch.ones(1, 4, 4), 1)]
+        >>> Images.from_dataset(pairs, ["dark", "bright"]).counts()
+        {'dark': 1, 'bright': 1}
+
+        Parameters
+        ----------
+        dataset
+            Items are (picture, label): a Pillow picture, or a tensor (C, H, W) or (H, W), uint8 or floating
+            point; an integer. It has no random transforms.
+        class_names
+            None: the dataset's ``classes``, else those of `like`.
+        like
+            A network: Pillow pictures are converted to its input shape, tensors must have it, and classes are
+            matched to its class names.
+
+        Raises
+        ------
+        ImageError
+            An item is no such pair, differs in shape or dtype, holds NaN or infinity, or has a label outside
+            the class names (the item is numbered); or there are no class names.
+        """
+        from nadkit.images.datasets import read_dataset
+
+        return read_dataset(dataset, class_names, like)
+
+    def _repr_html_(self) -> str:
+        from nadkit.images.strip import strip_html
+
+        return strip_html(self)
+
+    def class_index(self, name: str) -> int:
+        """Return the index of a class, or raise ImageError naming the closest."""
         if name not in self.class_names:
-            raise ImageError(f"no class {name!r} among these pictures; {closest(str(name), self.class_names)}")
+            raise ImageError(
+                f"no class {name!r} among these pictures; {closest(str(name), self.class_names)}"
+            )
         return self.class_names.index(name)
 
-    def _rows_of_class(self, index: int) -> Tensor:
+    def rows_of_class(self, index: int) -> Tensor:
+        """Return the rows (int64) of the pictures of a class, or raise ImageError if it has none."""
         rows = (self.labels == index).nonzero().flatten()
         if len(rows) == 0:
             there = ", ".join(name for name, count in self.counts().items() if count)
@@ -378,22 +334,3 @@ class Images:
         generator = torch.Generator().manual_seed(seed)
         classes = [(self.labels == index).nonzero().flatten() for index in range(len(self.class_names))]
         return [rows[torch.randperm(len(rows), generator=generator)] for rows in classes if len(rows)]
-
-
-def check_finite(pixels: Tensor, first: int = 0) -> None:
-    """Raise ImageError naming the pictures that hold NaN or infinity; `first` is the number of the first one."""
-    bad = ~torch.isfinite(pixels).flatten(1).all(1)
-    if bool(bad.any()):
-        rows = (bad.nonzero().flatten() + first).tolist()
-        shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
-        raise ImageError(
-            f"NaN or infinite pixels in {len(rows)} picture(s): {shown}; mend them or leave them out"
-        )
-
-
-def _pick(rows: Tensor, generator: torch.Generator) -> int:
-    return int(rows[torch.randint(len(rows), (1,), generator=generator)])
-
-
-def _kind(thing: object) -> str:
-    return f"a {type(thing).__name__}"

@@ -1,7 +1,8 @@
-"""Fashion-MNIST: the shipped subset, the whole set from IDX files, and the command that makes the one from the other.
+"""Fashion-MNIST: the shipped subset, the whole set of IDX files, and the command that makes the subset.
 
 ``python -m nadkit.images.fashion [OUT] [--source FOLDER]`` writes the two contact sheets that are shipped in
-``nadkit/images/data``: the first 500 training and 200 test pictures of every class in file order, class by class.
+``nadkit/images/data``: the first 500 training and 200 test pictures of every class in file order, class by
+class.
 
 **Source.** Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017 (MIT licence). The IDX format is described at the end of LeCun's MNIST page.
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from nadkit.errors import ImageError
 
-CLASS_NAMES = (
+CLASS_NAMES: tuple[str, ...] = (
     "t-shirt",
     "trouser",
     "pullover",
@@ -120,8 +121,8 @@ def read_folder(folder: str | Path | None, split: Literal["train", "test"]) -> t
     Parameters
     ----------
     folder
-        Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the two ``t10k`` files, each with or
-        without ``.gz``. None looks where the Debian package ``dataset-fashion-mnist`` puts them.
+        Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the two ``t10k`` files, each with
+        or without ``.gz``. None looks where the Debian package ``dataset-fashion-mnist`` puts them.
     split
         ``"train"`` (60,000 pictures) or ``"test"`` (10,000, the ``t10k`` files).
 
@@ -138,7 +139,9 @@ def read_folder(folder: str | Path | None, split: Literal["train", "test"]) -> t
     if folder is None:
         folder = next((there for there in DEBIAN_FOLDERS if there.is_dir()), None)
         if folder is None:
-            raise ImageError(f"the whole fashion set was asked for and {DEBIAN_FOLDERS[0]} is not there; {INSTALL_HINT}")
+            raise ImageError(
+                f"the whole fashion set was asked for and {DEBIAN_FOLDERS[0]} is not there; {INSTALL_HINT}"
+            )
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageError(f"the fashion set was asked for from {folder}, which is no folder; {INSTALL_HINT}")
@@ -147,14 +150,18 @@ def read_folder(folder: str | Path | None, split: Literal["train", "test"]) -> t
     labels_path = _find(folder, f"{stem}-labels-idx1-ubyte")
     pixels, labels = read_idx(images_path), read_idx(labels_path)
     if pixels.ndim != 3 or tuple(pixels.shape[1:]) != (SIDE, SIDE):
-        raise ImageError(f"{images_path} holds {tuple(pixels.shape)}; pictures of (N, {SIDE}, {SIDE}) are expected")
+        raise ImageError(
+            f"{images_path} holds {tuple(pixels.shape)}; pictures of (N, {SIDE}, {SIDE}) are expected"
+        )
     if labels.ndim != 1 or len(labels) != len(pixels):
         raise ImageError(
-            f"{labels_path} holds {tuple(labels.shape)} labels and {images_path.name} {len(pixels)} pictures; "
-            "one label a picture is expected"
+            f"{labels_path} holds {tuple(labels.shape)} labels and {images_path.name} "
+            f"{len(pixels)} pictures; one label a picture is expected"
         )
     if int(labels.max()) >= len(CLASS_NAMES):
-        raise ImageError(f"{labels_path} has the label {int(labels.max())}; labels are 0 to {len(CLASS_NAMES) - 1}")
+        raise ImageError(
+            f"{labels_path} has the label {int(labels.max())}; labels are 0 to {len(CLASS_NAMES) - 1}"
+        )
     order = torch.argsort(labels, stable=True)
     return pixels[order].unsqueeze(1), labels[order].long()
 
@@ -204,7 +211,8 @@ def read_shipped(split: Literal["train", "test"], data: str | Path = DATA) -> tu
         with Image.open(path, formats=["PNG"]) as sheet:
             if sheet.mode != "L" or sheet.size != expected:
                 raise ImageError(
-                    f"{path} is a sheet of {sheet.size} in mode {sheet.mode}; {expected} in mode L is expected; {advice}"
+                    f"{path} is a sheet of {sheet.size} in mode {sheet.mode}; "
+                    f"{expected} in mode L is expected; {advice}"
                 )
             pixels = torch.from_numpy(np.array(sheet))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, zlib.error) as error:
@@ -247,8 +255,8 @@ def build(out: str | Path = DATA, source: str | Path | None = None) -> dict[Path
             of_class = (labels == index).nonzero().flatten()
             if len(of_class) < per_class:
                 raise ImageError(
-                    f"{per_class} {split} pictures of {name!r} are shipped and the source has {len(of_class)}; "
-                    f"{INSTALL_HINT}"
+                    f"{per_class} {split} pictures of {name!r} are shipped and the source has "
+                    f"{len(of_class)}; {INSTALL_HINT}"
                 )
             chosen.append(pixels[of_class[:per_class], 0])
         tiles = torch.cat(chosen)
@@ -267,7 +275,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m nadkit.images.fashion", description="Write the contact sheets that nadkit ships."
     )
-    parser.add_argument("out", nargs="?", type=Path, default=DATA, help="folder to write to (default: %(default)s)")
+    parser.add_argument(
+        "out", nargs="?", type=Path, default=DATA, help="folder to write to (default: %(default)s)"
+    )
     parser.add_argument("--source", type=Path, default=None, help="folder of IDX files (default: Debian's)")
     options = parser.parse_args(arguments)
     try:

@@ -36,23 +36,28 @@ def rows_of(index: int | slice | Sequence[int] | Tensor, length: int) -> Tensor:
         rows = torch.as_tensor(index, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise ImageError(
-            f"pictures cannot be picked by {index!r}; give an integer, slice, list, mask or tensor of integers"
+            f"pictures cannot be picked by {index!r}; give an integer, slice, list, mask or index tensor"
         ) from None
     rows = rows.reshape(1) if rows.ndim == 0 else rows
     if rows.numel() == 0:
         return torch.empty(0, dtype=torch.int64)
     if rows.ndim != 1 or rows.dtype.is_floating_point or rows.dtype.is_complex:
         raise ImageError(
-            f"pictures cannot be picked by {rows.dtype} {tuple(rows.shape)}; give a 1-d tensor of integers or a mask"
+            f"pictures cannot be picked by {rows.dtype} {tuple(rows.shape)}; "
+            "give a 1-d tensor of integers or a mask"
         )
     if rows.dtype == torch.bool:
         if len(rows) != length:
-            raise ImageError(f"a mask of {len(rows)} was given for {length} pictures; give one value a picture")
+            raise ImageError(
+                f"a mask of {len(rows)} was given for {length} pictures; give one value a picture"
+            )
         return rows.nonzero().flatten()
     rows = rows.long()
     wrong = rows[(rows < -length) | (rows >= length)]
     if len(wrong):
-        raise ImageError(f"picture {int(wrong[0])} was asked for and there are {length}; the last is {length - 1}")
+        raise ImageError(
+            f"picture {int(wrong[0])} was asked for and there are {length}; the last is {length - 1}"
+        )
     return torch.where(rows < 0, rows + length, rows)
 
 
