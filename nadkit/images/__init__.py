@@ -116,7 +116,7 @@ def _tree(source: str | Path, split: Literal["train", "test"], like: Like | None
             f"images of a {type(source).__name__} were asked for; give 'fashion', 'scenes' or a folder, "
             "and datasets to Images.from_dataset"
         )
-    if not Path(source).exists():
+    if not Path(source).expanduser().exists():
         raise ImageError(
             f"no images {str(source)!r}; {closest(str(source), _BUNDLED)}; "
             "or give a folder of class folders that exists"

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-_GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
+_GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 _WIDE_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-_ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+_ALPHA_MODES = {"LA", "PA", "RGBA", "RGBa"}
 
 
 class Like(Protocol):

@@ -142,7 +142,7 @@ def read_folder(folder: str | Path | None, split: Literal["train", "test"]) -> t
             raise ImageError(
                 f"the whole fashion set was asked for and {DEBIAN_FOLDERS[0]} is not there; {INSTALL_HINT}"
             )
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ImageError(f"the fashion set was asked for from {folder}, which is no folder; {INSTALL_HINT}")
     stem = _IDX_STEMS[split]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -43,7 +42,7 @@ def read_tree(folder: str | Path, *, split: Literal["train", "test"], like: Like
     Parameters
     ----------
     folder
-        Holds one folder for each class, which holds pictures in any format of Pillow, also in folders below;
+        Holds one folder for each class, which holds pictures in any format of Pillow;
         the first frame of an animated one is taken. Hidden files are ignored, and files beside the class
         folders if they are no pictures. If it holds folders ``train`` or ``test`` of class folders, these are
         the splits, and other folders beside them are ignored.
@@ -68,20 +67,19 @@ def read_tree(folder: str | Path, *, split: Literal["train", "test"], like: Like
         first eight named); sizes differ without `like`; a class is none of the network's; a class has one
         picture only and there are no ``train`` and ``test`` folders.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     classes, ready = _class_folders(folder, split)
     names = sorted({name for part in classes.values() for name in part})
     class_names, indices = match_classes(names, like)
+    found = {name: _files(path) for name, path in classes[split].items()}
+    empty = [str(classes[split][name]) for name, paths in found.items() if not paths]
+    if empty:
+        raise ImageError(f"class folders hold no picture: {_listed(empty)}; add some or remove them")
     files: list[list[Path]] = [[] for _ in class_names]
     for name, index in zip(names, indices, strict=True):
-        if name not in classes[split]:
-            continue
-        found = _files(classes[split][name])
-        if not found:
-            raise ImageError(
-                f"the class folder {classes[split][name]} holds no picture; add some or remove it"
-            )
-        files[index] = found if ready else _part(found, classes[split][name], split)
+        # A class may have pictures in the other split alone.
+        if name in found:
+            files[index] = found[name] if ready else _part(found[name], classes[split][name], split)
     paths = [path for part in files for path in part]
     labels = torch.tensor([index for index, part in enumerate(files) for _ in part])
     shape = _verify(paths, None if like is None else like.input_shape)
@@ -134,11 +132,14 @@ def _own_files(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _hidden(name)]
-        found += [Path(parent, name) for name in names if not _hidden(name)]
-    return sorted(found)
+    inside = _folders(folder)
+    if inside:
+        # Were they searched, folders like Train and Test would pass for two classes.
+        raise ImageError(
+            f"the class folder {folder} has folders inside: {_listed(path.name for path in inside)}; move their "
+            "pictures up, or name the folders of the splits train and test"
+        )
+    return _own_files(folder)
 
 
 def _refuse_strays(folder: Path) -> None:

@@ -32,6 +32,10 @@ def rows_of(index: int | slice | Sequence[int] | Tensor, length: int) -> Tensor:
     """
     if isinstance(index, slice):
         return torch.arange(length)[_forward(index, length)]
+    if isinstance(index, str):
+        raise ImageError(
+            f"pictures cannot be picked by the text {index!r}; use .of(name) for those of a class"
+        )
     try:
         rows = torch.as_tensor(index, device="cpu")
     except (TypeError, ValueError, RuntimeError):
@@ -117,7 +121,7 @@ class LazyPixels:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
         rows = self._rows[rows_of(index, len(self))].tolist()
-        if isinstance(index, int) or (isinstance(index, Tensor) and index.ndim == 0):
+        if not isinstance(index, slice) and torch.as_tensor(index).ndim == 0:
             return self._read(rows[0])
         pixels = torch.empty((len(rows), *self._size), dtype=self.dtype)
         for position, row in enumerate(rows):
