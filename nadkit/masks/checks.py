@@ -30,10 +30,9 @@ def checked_names(names: object, kind: str) -> tuple[str, ...]:
     for place, name in enumerate(names):
         if not isinstance(name, str) or not name:
             raise NadkitError(f"{kind} number {place} is named {name!r}; give a text that is not empty")
-        if not name.isprintable():
-            raise NadkitError(
-                f"the {kind} name {name!r} has characters that cannot be printed; leave them out"
-            )
+        # Folders give such names (surrogateescape), and a file's UTF-8 cannot hold them.
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise NadkitError(f"the {kind} name {name!r} is no valid Unicode; rename it")
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise NadkitError(f"the {kind} {double!r} comes twice; name every {kind} once")
@@ -67,9 +66,7 @@ def checked_scores(address: str, given: object, tasks: tuple[str, ...]) -> Tenso
         task, index = bad.nonzero()[0].tolist()
         value = float(rows[task, index])
         what = "is not a number" if math.isnan(value) else f"is {value:g}, outside [0, 1]"
-        raise NadkitError(
-            f"the score of {address}/{index} for task {tasks[task]!r} {what}; give scores in [0, 1]"
-        )
+        raise NadkitError(f"the score of {address}/{index} for {tasks[task]!r} {what}; give scores in [0, 1]")
     return rows.to("cpu", torch.float32, copy=True).contiguous()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nadkit.errors import MaskFileError, NadkitError
 from nadkit.masks import files
-from nadkit.masks.checks import reasons_against
+from nadkit.masks.checks import checked_names, reasons_against
 from nadkit.masks.encoding import encode
 from nadkit.masks.joining import join_meta, select_meta
 from nadkit.masks.scores import Scores
@@ -82,7 +82,7 @@ class MaskSet(Scores):
         NadkitError
             As in `MaskSet`.
         """
-        return cls(tuple(tasks) if not isinstance(tasks, str) else (tasks,), scores, None, meta or {})
+        return cls(checked_names(tasks, "task"), scores, None, {} if meta is None else meta)
 
     @classmethod
     def join(cls, parts: Sequence[MaskSet]) -> MaskSet:
