@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Protocol
 
 import torch
@@ -26,11 +25,11 @@ class Layer:
     Parameters
     ----------
     units
-        Number of units (channels, heads, neurons), at least 1.
+        Number of channels, heads or neurons, at least 1.
     axis
-        Axis of the units in the layer's output: 1 for feature maps (N, U, H, W), -1 for tokens (N, T, U).
+        Axis of the units: 1 for maps (N, U, H, W), -1 for tokens (N, T, U); never 0, the samples'.
     feeds_norm
-        True if the output goes into a normalisation, where a gate of 0 does not mean absence.
+        True if a normalisation reads the output, so that a gate of 0 does not mean absence.
     """
 
     units: int
@@ -39,15 +38,12 @@ class Layer:
 
 
 class Tappable(Protocol):
-    """Anything with a model and its named layers, such as a `Network`."""
+    """Anything with a model and its layers by address, in forward order, such as a `Network`."""
 
     @property
-    def model(self) -> nn.Module:
-        """The module that is run."""
-
+    def model(self) -> nn.Module: ...  # noqa: D102
     @property
-    def layers(self) -> Mapping[str, Layer]:
-        """Layers by address, in forward order."""
+    def layers(self) -> Mapping[str, Layer]: ...  # noqa: D102
 
 
 def parse_address(address: str) -> tuple[str, int | None]:
@@ -55,25 +51,23 @@ def parse_address(address: str) -> tuple[str, int | None]:
 
     Examples
     --------
-    >>> parse_address("layer1.0.relu#2")
-    ('layer1.0.relu', 2)
-    >>> parse_address("layer3.1")
-    ('layer3.1', None)
+    >>> parse_address("layer1.0.relu#2"), parse_address("layer3.1")
+    (('layer1.0.relu', 2), ('layer3.1', None))
 
     Parameters
     ----------
     address
-        `path` or `path#call`; calls of a module within one forward count from 1.
+        `path` or `path#call`; the calls of a module within one forward count from 1.
 
     Returns
     -------
     tuple
-        The path and the call number or None.
+        The path, and the call number or None.
 
     Raises
     ------
     LayerError
-        The address is no text, has no path (the whole model is not a layer), or its call is no whole number from 1.
+        Not text, no path (the whole model is not a layer), or a call that is no whole number from 1.
     """
     if not isinstance(address, str):
         raise LayerError(f"an address is text such as 'layer1.0' or 'layer1.0.relu#2', got {address!r}")
@@ -130,7 +124,7 @@ def frozen(target: nn.Module | Tappable) -> Iterator[None]:
 
 
 class Taps:
-    """Read and gate layers of a model while the block is open; the model is never changed.
+    """Read and gate layers of a model while the block is open; the model itself is never changed.
 
     Examples
     --------
@@ -143,8 +137,8 @@ class Taps:
     Parameters
     ----------
     target
-        A network, or any module. Samples lie on axis 0 of what its layers give, units on `Layer.axis`
-        of a network's layers, else on axis 1.
+        A network, or any module. Samples lie on axis 0 of what a layer gives, units on `Layer.axis` for
+        a network's layers, else on axis 1.
     layers
         Addresses to record (`layer1.0`, or `layer1.0.relu#2` for the second call of that module in one
         forward of the model). None records all layers of a network, of a module the gated ones;
@@ -153,24 +147,24 @@ class Taps:
         `{address: (U,)}` or `{address: (T, U)}`, finite; 1 keeps, 0 removes. A gate follows the device
         and dtype of the layer, and gradients flow back to it.
     rows
-        (N,) int64: sample n is gated by row `rows[n]` of every (T, U) gate. Every forward in the block
-        must then have N samples.
-
-    Notes
-    -----
-    A recorded tensor is the layer's output after the gate. It is a copy that no in-place operation of the
-    model can change, and where gradients are on it lies on the way from the input to the answer, so that
-    `torch.autograd.grad` finds it. Blocks can be nested on one model: gates multiply, and a block
-    records what its own gate and those of the blocks around it leave. One forward at a time: threads that run
-    the same model in one block mix their calls.
+        (N,) int64, 0 to T - 1: sample n is gated by row `rows[n]` of every (T, U) gate. Every forward in
+        the block must then have N samples.
 
     Raises
     ------
     LayerError
-        An address that is not there (closest names given); a gate of the wrong shape or with NaN; rows that do
-        not fit; in a forward, a bare address of a module that runs more than once, an output that is no
-        tensor, or a batch or layer of another size than rows or gate; at the end of a block that raised
-        nothing itself, a layer that never ran; opening the same object twice.
+        An address that is not there (with the closest names), a gate of the wrong shape or with NaN, rows
+        that do not fit; during a forward, a bare address of a module that runs more than once, an output
+        that is not one tensor, or sizes other than those of rows and gate; at the end of a block that
+        raised nothing itself, a layer that never ran; opening the same object twice.
+
+    Notes
+    -----
+    A recorded tensor is the output after the gate. It is a copy that no in-place operation of the model
+    can change, and where gradients are on it lies on the way from input to answer, so that
+    `torch.autograd.grad` reaches it. Blocks can be nested on one model: gates multiply, and each block
+    records what its own gate and those of the blocks around it leave. One forward at a time: threads that
+    run one model within a block mix up their calls.
     """
 
     def __init__(
@@ -182,27 +176,27 @@ class Taps:
         rows: Tensor | None = None,
     ) -> None:
         model, known = _model_and_layers(target)
-        gates = dict(gates or {})
+        gates = {} if gates is None else gates
+        _check_rows(rows, gates)
         if layers is None:
             layers = list(known or gates)
             if not layers:
-                raise LayerError(f"{type(model).__name__} comes without named layers; say layers= or gates=")
-        elif isinstance(layers, str):
-            layers = [layers]
-        _check_rows(rows, gates)
+                raise LayerError(f"{type(model).__name__} has no list of layers; give layers= or gates=")
         self._taps: dict[nn.Module, _Tap] = {}
-        for address in layers:
+        for address in [layers] if isinstance(layers, str) else layers:
             self._place(model, known, address).records.append(address)
         for address, gate in gates.items():
             place = self._place(model, known, address)
-            layer = _known(known, address)
+            path, call = parse_address(address)
+            names = [address, path, f"{path}#1"] if call in (None, 1) else [address]
+            layer = next((known[name] for name in names if name in known), None)
             _check_gate(address, gate, layer, rows)
             if place.gate is not None:
-                raise LayerError(f"two gates for one place, the second by {address!r}; multiply them into one")
-            place.gate, place.axis, place.address = gate, layer.axis if layer else 1, address
+                raise LayerError(f"{address!r} gates a call that has a gate; multiply the two into one")
+            place.gate, place.axis = gate, layer.axis if layer else 1
         self._model: nn.Module | None = model
         self._rows = rows
-        self._run = _Run()
+        self._record = _Record()
         self._open: ExitStack | None = None
 
     def _place(self, model: nn.Module, known: Mapping[str, Layer], address: str) -> _Place:
@@ -211,38 +205,40 @@ class Taps:
             module = model.get_submodule(path)
         except AttributeError:
             paths = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-            names = dict.fromkeys([*(parse_address(layer)[0] for layer in known), *paths])
-            raise LayerError(f"no layer {address!r} in {type(model).__name__}; {closest(path, names)}") from None
+            near = closest(address, dict.fromkeys([*known, *paths]))
+            raise LayerError(f"no layer {address!r} in {type(model).__name__}; {near}") from None
         tap = self._taps.setdefault(module, _Tap(path))
         if call is None:
-            tap.bare = address
+            tap.bare = path
         return tap.places.setdefault(call or 1, _Place())
 
     @property
     def activations(self) -> dict[str, Tensor]:
         """Recorded tensors by address, of the last forward; every forward starts a new dictionary."""
-        return self._run.activations
+        return self._record.activations
 
     def __enter__(self) -> Taps:
-        model = self._model
-        if model is None or self._open is not None:
+        if self._model is None or self._open is not None:
             raise LayerError("these taps were opened before; build a new Taps(...) for every block")
+        record, rows, taps = self._record, self._rows, list(self._taps.values())
+
+        def restart(module: nn.Module, args: object) -> None:  # noqa: ARG001 (torch calls it so)
+            record.activations = {}
+            for tap in taps:
+                tap.calls = 0
+
         # An interrupt halfway through opening or closing still undoes all the rest: ExitStack goes on.
         with ExitStack() as stack:
-            stack.callback(model.register_forward_pre_hook(self._run.restart).remove)
+            stack.callback(self._model.register_forward_pre_hook(restart).remove)
             for module, tap in self._taps.items():
-                hook = _make_hook(tap, self._run, self._rows)
-                stack.callback(module.register_forward_hook(hook).remove)
+                stack.callback(module.register_forward_hook(_make_hook(tap, record, rows)).remove)
             self._open = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._open is None or self._model is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._open is None:
             return
-        name = type(self._model).__name__
-        taps = list(self._taps.values())
+        name, taps = type(self._model).__name__, list(self._taps.values())
         try:
             self._open.close()
         finally:
@@ -258,12 +254,11 @@ class _Place:
     records: list[str] = field(default_factory=list)
     gate: Tensor | None = None
     axis: int = 1
-    address: str = ""
 
 
 @dataclass(eq=False)
 class _Tap:
-    """The tapped calls of one module. It knows the path, not the module, so that it keeps nothing alive."""
+    """The tapped calls of one module; it knows the module's path only, and so keeps nothing alive."""
 
     path: str
     places: dict[int, _Place] = field(default_factory=dict)
@@ -272,30 +267,25 @@ class _Tap:
     most: int = 0
 
 
-class _Run:
-    """What hooks write to; the hooks hold this and never the `Taps`."""
+@dataclass(eq=False)
+class _Record:
+    """What hooks write to. It is all that they share with `Taps` and all that outlives the block."""
 
-    def __init__(self) -> None:
-        self.forwards = 0
-        self.calls: dict[_Tap, int] = {}
-        self.activations: dict[str, Tensor] = {}
-
-    def restart(self, module: nn.Module, args: object) -> None:  # noqa: ARG002 (the signature is torch's)
-        self.forwards += 1
-        self.calls = {}
-        self.activations = {}
+    activations: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _make_hook(tap: _Tap, run: _Run, rows: Tensor | None) -> Callable[[nn.Module, object, object], Tensor | None]:
+def _make_hook(
+    tap: _Tap, record: _Record, rows: Tensor | None
+) -> Callable[[nn.Module, object, object], Tensor | None]:
     def hook(module: nn.Module, args: object, output: object) -> Tensor | None:  # noqa: ARG001 (torch's)
-        call = run.calls[tap] = run.calls.get(tap, 0) + 1
-        tap.most = max(tap.most, call)
-        if call > 1 and tap.bare is not None:
+        tap.calls += 1
+        tap.most = max(tap.most, tap.calls)
+        if tap.calls > 1 and tap.bare is not None:
             raise LayerError(
-                f"{tap.bare!r} runs more than once in a forward; say which call: {tap.path}#1, {tap.path}#2, … "
-                "(calls are counted anew when the model itself is called, not a part of it or `.forward`)"
+                f"{tap.bare!r} runs more than once in a forward; say which call: {tap.bare}#1, {tap.bare}#2, "
+                "… (only calling the model itself, not a part of it or `.forward`, counts anew)"
             )
-        place = tap.places.get(call)
+        place = tap.places.get(tap.calls)
         if place is None:
             return None
         if not isinstance(output, Tensor):
@@ -304,44 +294,41 @@ def _make_hook(tap: _Tap, run: _Run, rows: Tensor | None) -> Callable[[nn.Module
                 "tap a module inside it or after it that gives a tensor"
             )
         if place.gate is None:
-            # A copy for the record and, where gradients are on, another for the model: the record then
+            # One copy for the record and, where gradients are on, another for the model: the record then
             # lies on the way to the answer, and no in-place operation reaches it.
-            record = output.clone()
-            passed = record.clone() if record.requires_grad else None
+            read = output.clone()
+            passed = read.clone() if read.requires_grad else None
         else:
-            record = output * _shaped(place, output, rows)
-            passed = record.clone() if place.records else record
+            read = output * _factor(tap.path, place.gate, place.axis, rows, output)
+            passed = read.clone() if place.records else read
         for address in place.records:
-            run.activations[address] = record
+            record.activations[address] = read
         return passed
 
     return hook
 
 
-def _shaped(place: _Place, output: Tensor, rows: Tensor | None) -> Tensor:
-    """Return the gate as a factor for this output: rows on axis 0, units on the unit axis, 1 elsewhere."""
-    gate = place.gate
-    assert gate is not None  # noqa: S101 (the caller asked)
-    axis = place.axis if place.axis >= 0 else output.ndim + place.axis
-    units = gate.shape[-1]
-    if not 0 < axis < output.ndim or output.shape[axis] != units:
-        raise LayerError(
-            f"the gate of {place.address!r} has {units} units, the layer gives {tuple(output.shape)} "
-            f"with units on axis {place.axis}; give one value per unit"
-        )
+def _factor(path: str, gate: Tensor, axis: int, rows: Tensor | None, output: Tensor) -> Tensor:
+    """Return the gate as a factor of the output: samples on axis 0, units on theirs, 1 elsewhere."""
+    size, units = output.shape, gate.shape[-1]
+    at = axis if axis >= 0 else len(size) + axis
+    if not 0 < at < len(size) or size[at] != units:
+        there = size[at] if 0 < at < len(size) else "none"
+        raise _wrong_size(path, units, f"{there} on axis {axis} of its output {tuple(size)}")
     if not output.is_floating_point():
-        raise LayerError(f"layer {place.address!r} gives {output.dtype}, which a gate cannot scale")
-    shape = [1] * output.ndim
-    shape[axis] = units
+        raise LayerError(f"layer {path!r} gives {output.dtype}; only floating-point layers can be gated")
+    shape = [1] * len(size)
+    shape[at] = units
     if gate.ndim == 2 and rows is not None:
-        if len(rows) != output.shape[0]:
-            raise LayerError(
-                f"rows name a task for {len(rows)} samples, layer {place.address!r} gives {output.shape[0]}; "
-                "give one row per sample of the batch"
-            )
+        if len(rows) != size[0]:
+            raise LayerError(f"rows are for {len(rows)} samples, {path!r} gives {size[0]}; give one a sample")
         shape[0] = len(rows)
         gate = gate[rows.to(gate.device)]
     return gate.to(output).reshape(shape)
+
+
+def _wrong_size(path: str, units: int, there: str) -> LayerError:
+    return LayerError(f"the gate of {path!r} has {units} units, the layer has {there}; give one value a unit")
 
 
 def _model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[str, Layer]]:
@@ -349,59 +336,49 @@ def _model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[
         return target, {}
     model, layers = getattr(target, "model", None), getattr(target, "layers", None)
     if not isinstance(model, nn.Module) or not isinstance(layers, Mapping):
-        raise LayerError(f"cannot tap {type(target).__name__}; give a network or a torch.nn.Module")
+        raise LayerError(f"cannot tap {_kind(target)}; give a network or a torch.nn.Module")
     return model, layers
 
 
-def _known(known: Mapping[str, Layer], address: str) -> Layer | None:
-    """Return what a network says of a layer; a module that runs once is `path` and `path#1`."""
-    path, call = parse_address(address)
-    other = path if call == 1 else f"{path}#1" if call is None else address
-    return known.get(address) or known.get(other)
-
-
 def _check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> None:
+    if not isinstance(gates, Mapping):
+        raise LayerError(f"gates are {_kind(gates)}; give a dictionary {{address: tensor}}")
     if rows is None:
         return
     if not gates:
         raise LayerError("rows choose among the rows of gates, and there are no gates; give gates=")
-    if not isinstance(rows, Tensor):
-        raise LayerError(f"rows are an int64 tensor (N,), got {type(rows).__name__}; wrap them in torch.tensor")
-    if rows.dtype != torch.int64 or rows.ndim != 1:
-        raise LayerError(f"rows are an int64 tensor (N,), got {rows.dtype} {tuple(rows.shape)}")
+    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1:
+        raise LayerError(f"rows are {_kind(rows)}; give an int64 tensor (N,), the task of each sample")
 
 
 def _check_gate(address: str, gate: Tensor, layer: Layer | None, rows: Tensor | None) -> None:
+    what = f"the gate of {address!r}"
     if not isinstance(gate, Tensor) or gate.ndim not in (1, 2) or gate.is_complex():
-        got = f"{gate.dtype} {tuple(gate.shape)}" if isinstance(gate, Tensor) else type(gate).__name__
-        raise LayerError(f"the gate of {address!r} is {got}; give a real tensor (units,) or (tasks, units)")
+        raise LayerError(f"{what} is {_kind(gate)}; give a tensor (units,) or (tasks, units)")
     if layer is not None and gate.shape[-1] != layer.units:
-        raise LayerError(
-            f"the gate of {address!r} has {gate.shape[-1]} units, the layer has {layer.units}; give one value per unit"
-        )
+        raise _wrong_size(address, gate.shape[-1], str(layer.units))
     if not bool(torch.isfinite(gate.detach()).all()):
-        raise LayerError(f"the gate of {address!r} has NaN or infinite values; give finite ones, 1 keeps, 0 removes")
+        raise LayerError(f"{what} has NaN or infinite values; 1 keeps a unit, 0 removes it")
     if gate.ndim == 1:
         return
     if rows is None:
-        raise LayerError(f"the gate of {address!r} has {len(gate)} rows; say with rows= which one each sample takes")
-    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(gate):
-        raise LayerError(
-            f"rows run from {int(rows.min())} to {int(rows.max())}, the gate of {address!r} has rows 0 to {len(gate) - 1}"
-        )
+        raise LayerError(f"{what} has {len(gate)} rows; say with rows= which one each sample takes")
+    low, high = (int(rows.min()), int(rows.max())) if len(rows) else (0, -1)
+    if low < 0 or high >= len(gate):
+        raise LayerError(f"rows run from {low} to {high}; {what} has {len(gate)} rows, counted from 0")
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _check_ran(name: str, taps: Sequence[_Tap]) -> None:
     for tap in taps:
-        for call in tap.places:
-            if tap.most >= call:
-                continue
-            if tap.most:
-                raise LayerError(
-                    f"{tap.path}#{call} never ran: {tap.path!r} runs {tap.most} times in a forward of {name}; "
-                    f"the last call is {tap.path}#{tap.most}"
-                )
+        last = max(tap.places)
+        if tap.most == 0:
             raise LayerError(
-                f"layer {tap.path!r} of {name} never ran inside the block: call the model inside it, or choose a "
-                "layer that its forward calls (some modules only hold weights that their parent uses)"
+                f"layer {tap.path!r} of {name} never ran in the block; run the model inside it, or choose a "
+                "layer that its forward calls (some modules only hold weights that their parent reads)"
             )
+        if tap.most < last:
+            raise LayerError(f"{tap.path}#{last} of {name} never ran; it ended with {tap.path}#{tap.most}")
