@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nadkit.masks import MaskSet as MaskSet
     from nadkit.masks import Unit as Unit
     from nadkit.networks import Network as Network
-    from nadkit.networks import layers as layers
     from nadkit.networks import load_masks as load_masks
     from nadkit.networks import load_network as load_network
     from nadkit.questions import whether as whether
@@ -46,7 +45,6 @@ _HOMES: dict[str, str | None] = {
     "Unit": "masks",
     "errors": None,
     "figures": None,
-    "layers": "networks",
     "learn_masks": "learn",
     "load_images": "images",
     "load_masks": "networks",
