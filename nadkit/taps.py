@@ -347,13 +347,13 @@ def _check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> None:
         return
     if not gates:
         raise LayerError("rows choose among the rows of gates, and there are no gates; give gates=")
-    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1:
+    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1 or rows.is_meta:
         raise LayerError(f"rows are {_kind(rows)}; give an int64 tensor (N,), the task of each sample")
 
 
 def _check_gate(address: str, gate: Tensor, layer: Layer | None, rows: Tensor | None) -> None:
     what = f"the gate of {address!r}"
-    if not isinstance(gate, Tensor) or gate.ndim not in (1, 2) or gate.is_complex():
+    if not isinstance(gate, Tensor) or gate.ndim not in (1, 2) or gate.is_complex() or gate.is_meta:
         raise LayerError(f"{what} is {_kind(gate)}; give a tensor (units,) or (tasks, units)")
     if layer is not None and gate.shape[-1] != layer.units:
         raise _wrong_size(address, gate.shape[-1], str(layer.units))
@@ -369,7 +369,9 @@ def _check_gate(address: str, gate: Tensor, layer: Layer | None, rows: Tensor | 
 
 
 def _kind(value: object) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{value.dtype} {tuple(value.shape)} on {value.device}"
 
 
 def _check_ran(name: str, taps: Sequence[_Tap]) -> None:
