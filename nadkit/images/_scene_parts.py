@@ -31,7 +31,7 @@ SLOTS = COLUMNS * ROWS
 # Only guests and hosts outside the rule are ever left out; at 0.12 no object's presence says more
 # than 0.56 in balanced accuracy about a class.
 LEFT_OUT, EXTRA_SHOWN = 0.12, 0.25
-ODD_COLOURS = 0.1
+ODD_COLOURS = 0.06
 LEAST_VISIBLE = 0.65
 _PAD, _PATCH_HEIGHT, _PATCH_WIDTH = 8, 9, 11
 _CHUNK = 512
@@ -452,9 +452,16 @@ def _paint_some(keys: Array, labels: Array, skip: Array | None) -> tuple[Array, 
     box = boxes(keys, labels)
     codes, full = _painted(keys, box, None)
     hidden = _blots(keys)
-    # Blots are judged on the whole picture, so that leaving an object out never moves one.
+    # A blot never hides where the rule's objects meet, nor much of either. Blots are judged on the whole
+    # picture, so that leaving an object out never moves one.
     rows = np.arange(len(keys))
-    for place in _rule_places(box.kinds, labels):
+    guests, hosts = _rule_places(box.kinds, labels)
+    y, x = np.arange(SIDE)[None, :, None], np.arange(SIDE)[None, None, :]
+    meeting, left = box.top[rows, hosts], box.left[rows, hosts]
+    touch = (y >= meeting[:, None, None] - 4) & (y <= meeting[:, None, None] + 2)
+    touch = touch & (x >= left[:, None, None]) & (x < (left + box.widths[rows, hosts])[:, None, None])
+    hidden &= ~(hidden & touch).any((1, 2))[:, None, None]
+    for place in (guests, hosts):
         visible = ((codes // 2 == place[:, None, None]) & ~hidden).sum((1, 2))
         hidden &= (visible >= LEAST_VISIBLE * full[rows, place])[:, None, None]
     if skip is not None:

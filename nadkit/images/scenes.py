@@ -231,8 +231,9 @@ def render(per_class: int, *, seed: int = 0, split: str = "train") -> tuple[Tens
 def scene_of(masks: Tensor) -> Tensor:
     """Return the class whose rule holds in each picture, judged by the objects' masks alone.
 
-    `a` stands on `b` when the middle of `a` is above some part of `b` and its lowest visible pixel is at
-    most one row over, and at most four rows under, the highest visible pixel of `b`.
+    `a` stands on `b` when the lowest visible row of `a` is at most one row over, and at most four rows
+    under, the highest visible row of `b`, the middle of that row is at most a column beside `b`, and the
+    middle of the whole of `a` at most two.
 
     Examples
     --------
@@ -253,12 +254,15 @@ def scene_of(masks: Tensor) -> Tensor:
     rows, columns = masks.any(3), masks.any(2)
     top, bottom = _first(rows), masks.shape[2] - 1 - _first(rows.flip(2))
     left, right = _first(columns), masks.shape[3] - 1 - _first(columns.flip(2))
+    foot = masks.gather(2, bottom[:, :, None, None].expand(-1, -1, 1, masks.shape[3]))[:, :, 0]
+    foot_middle = (_first(foot) + masks.shape[3] - 1 - _first(foot.flip(2))) / 2
+    middle = (left + right) / 2
     seen = rows.any(2)
     held = []
     for names in parts.PAIRS:
         a, b = (OBJECT_NAMES.index(name) for name in names)
-        middle = (left[:, a] + right[:, a]) / 2
-        over = (middle >= left[:, b]) & (middle <= right[:, b])
+        over = (foot_middle[:, a] >= left[:, b] - 1) & (foot_middle[:, a] <= right[:, b] + 1)
+        over &= (middle[:, a] >= left[:, b] - 2) & (middle[:, a] <= right[:, b] + 2)
         gap = top[:, b] - bottom[:, a]
         held.append(seen[:, a] & seen[:, b] & over & (gap <= 2) & (gap >= -4))
     holds = torch.stack(held, 1)
