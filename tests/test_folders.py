@@ -339,7 +339,7 @@ def test_without_a_network_size_and_channels_must_agree(
 
 def test_one_picture_cannot_be_divided(tmp_path: Path) -> None:
     tree(tmp_path, {"cat": 3, "dog": 1})
-    with pytest.raises(ImageError, match="dog holds one picture.*train/ and test/"):
+    with pytest.raises(ImageError, match=r"dog holds one picture.*train/ and test/"):
         load_images(tmp_path)
 
 
@@ -477,7 +477,7 @@ def test_folders_inside_class_folders_are_named(tmp_path: Path, inside: str) -> 
     for part in (tmp_path / inside / "x").iterdir():
         part.rename(tmp_path / inside / part.name)
     (tmp_path / inside / "x").rmdir()
-    with pytest.raises(ImageError, match="folders inside: .*name the folders of the splits train and test"):
+    with pytest.raises(ImageError, match=r"folders inside: .*name the folders of the splits train and test"):
         load_images(tmp_path)
 
 
@@ -492,7 +492,7 @@ def test_empty_and_missing_folders_are_named(tmp_path: Path) -> None:
         load_images(tmp_path)
     with pytest.raises(ImageError, match="is no folder"):
         load_images(tmp_path / "cat" / "picture 00.png")
-    with pytest.raises(ImageError, match="no images .*nowhere"):
+    with pytest.raises(ImageError, match=r"no images .*nowhere"):
         load_images(tmp_path / "nowhere")
 
 

@@ -136,8 +136,8 @@ def _files(folder: Path) -> list[Path]:
     if inside:
         # Were they searched, folders like Train and Test would pass for two classes.
         raise ImageError(
-            f"the class folder {folder} has folders inside: {_listed(path.name for path in inside)}; move their "
-            "pictures up, or name the folders of the splits train and test"
+            f"the class folder {folder} has folders inside: {_listed(path.name for path in inside)}; "
+            "move their pictures up, or name the folders of the splits train and test"
         )
     return _own_files(folder)
 

@@ -60,7 +60,6 @@ def compose(images: Images, count: int, seed: int, tasks: Sequence[str] | None) 
     for _ in range(count):
         # The four classes used least so far, ties broken at random: every class is used equally often.
         four = (used + 0.5 * torch.rand(len(names), generator=generator)).argsort()[:4]
-        four = four[torch.randperm(4, generator=generator)]
         used[four] += 1
         picks.append(indices[four])
         sources.append([_pick(members[position], generator) for position in four.tolist()])
