@@ -426,6 +426,8 @@ def test_shared_module_under_two_names() -> None:
     x = torch.randn(3, 2)
     with pytest.raises(LayerError, match=r"'c' runs more than once.*c#1, c#2"), Taps(net, ["c"]):
         net(x)
+    with pytest.raises(LayerError, match="closest: c$"):
+        Taps(net, ["cc"])
     with torch.no_grad(), Taps(net, ["a#1", "c#1", "c#2"], gates={"a#2": torch.tensor([0.0, 1.0])}) as taps:
         answer = net(x)
     assert torch.equal(taps.activations["a#1"], first(x))
@@ -461,6 +463,24 @@ def test_call_that_never_came_raises_at_exit(model: Residual, pixels: Tensor) ->
     taps = Taps(model, ["relu#1", "relu#3"])
     with pytest.raises(LayerError, match=r"relu#3 of Residual never ran; it ended with relu#2"), taps:
         model(pixels)
+
+
+def test_layer_that_ran_in_one_forward_of_several_has_run() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tanh = nn.Tanh()
+
+        def forward(self, x: Tensor, calls: int) -> Tensor:
+            for _ in range(calls):
+                x = self.tanh(x)
+            return x
+
+    net = Twice()
+    with Taps(net, ["tanh#2"]) as taps:
+        net(torch.ones(2, 2), 2)
+        net(torch.ones(2, 2), 1)
+        assert taps.activations == {}, "the last forward did not run it"
 
 
 def test_no_forward_at_all_raises_at_exit(model: Residual) -> None:
@@ -655,7 +675,7 @@ def test_records_of_the_last_forward_are_dropped_before_the_next(model: Residual
     ("gates", "rows", "says"),
     [
         ({"conv1": torch.ones(4)}, None, "has 4 units, the layer has 5"),
-        ({"relu#2": torch.ones(4)}, None, None),
+        ({"relu#2": torch.ones(5)}, None, None),
         ({"conv1": torch.ones(TASKS, 5)}, None, "4 rows; say with rows="),
         ({"conv1": torch.ones(1, 5, 1)}, None, r"torch.float32 \(1, 5, 1\)"),
         ({"conv1": torch.tensor(1.0)}, None, "give a tensor"),
