@@ -426,7 +426,7 @@ def test_shared_module_under_two_names() -> None:
     x = torch.randn(3, 2)
     with pytest.raises(LayerError, match=r"'c' runs more than once.*c#1, c#2"), Taps(net, ["c"]):
         net(x)
-    with pytest.raises(LayerError, match="closest: c$"):
+    with pytest.raises(LayerError, match=r"closest: c$"):
         Taps(net, ["cc"])
     with torch.no_grad(), Taps(net, ["a#1", "c#1", "c#2"], gates={"a#2": torch.tensor([0.0, 1.0])}) as taps:
         answer = net(x)
