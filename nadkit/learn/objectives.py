@@ -1,0 +1,267 @@
+"""What a mask is learned for: the released recipe and the one-vs-rest objective, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nadkit.networks import log_odds
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss may look at: N pictures, each gated by the row of one task.
+
+    Attributes
+    ----------
+    rows : (N,) the task of each picture
+    logit : (N,) the logit that the task must accept with
+    own : (N,) bool, whether the picture is one of the task's own
+    target : (N,) the whole network's probability, 0-1, for what the task must accept
+    right : (N,) bool, whether the whole network classifies the picture correctly
+    logits : (N, n_classes) of the gated network
+    activations, reference : address → the layer's output, gated and whole; empty unless asked for
+    soft : address → (n_tasks, n_units) gates, in [0, 1]
+    count : number of tasks
+    """
+
+    rows: Tensor
+    logit: Tensor
+    own: Tensor
+    target: Tensor
+    right: Tensor
+    logits: Tensor
+    activations: Mapping[str, Tensor]
+    reference: Mapping[str, Tensor]
+    soft: Mapping[str, Tensor]
+    count: int
+
+    def per_task(self, values: Tensor, where: Tensor | None = None) -> Tensor:
+        """Return each task's mean of (N,) values, over the pictures marked; 0 for a task without any."""
+        weight = torch.ones_like(values) if where is None else where.to(values)
+        total = values.new_zeros(self.count).index_add(0, self.rows, values * weight)
+        return total / values.new_zeros(self.count).index_add(0, self.rows, weight).clamp(min=1)
+
+
+class Objective:
+    """How masks are learned: the pictures drawn, the gates, the loss per task and the step taken.
+
+    Subclass it to try another objective: `learn_masks(objective=...)` takes an instance. Tensors named
+    `logits` hold one row of mask logits per task over all units, layer after layer; `sizes` are the
+    layers' numbers of units in that order.
+
+    Attributes
+    ----------
+    name : what results are filed under
+    separable : whether one task's masks do not depend on which others are learned beside it
+    own, rest : pictures of the task, and of other tasks, per task and step
+    needs_activations : whether the loss compares layer outputs with the whole network's
+    """
+
+    name: ClassVar[str] = "objective"
+    separable: ClassVar[bool] = True
+    needs_activations: ClassVar[bool] = False
+    own: int = 8
+    rest: int = 8
+
+    def steps(self, pictures: int) -> int:
+        """Return how many steps to take for a task with so many own pictures."""
+        del pictures
+        return 400
+
+    def start(self, units: int, generator: torch.Generator) -> Tensor:
+        """Return one task's first mask logits, (units,)."""
+        del generator
+        return torch.zeros(units)
+
+    def gates(self, logits: Tensor, kept: Tensor) -> Tensor:
+        """Return gates (n_tasks, units) that carry gradients to the logits; `kept` units a task now."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return one loss per task, (n_tasks,)."""
+        raise NotImplementedError
+
+    def step(
+        self,
+        logits: Tensor,
+        gradient: Tensor,
+        moments: Tensor,
+        number: int,
+        progress: float,
+        sizes: list[int],
+    ) -> Tensor:
+        """Return the next logits; `moments` (2, n_tasks, units) is the optimiser's memory, changed in place."""
+        raise NotImplementedError
+
+    def kept_share(self, share: Tensor, progress: float) -> Tensor:
+        """Return the share of units (n_tasks,) to keep at a moment 0-1 of the run that ends at `share`."""
+        del progress
+        return share
+
+    def scores(self, logits: Tensor, kept: Tensor) -> Tensor:
+        """Return scores in [0, 1], (n_tasks, units); above 0.5 is kept."""
+        del kept
+        return logits.sigmoid()
+
+
+@dataclass
+class Official(Objective):
+    """The released recipe: own pictures alone, soft gates, a step of fixed length per layer.
+
+    J = (1/L) (mean CE + Σ_l mean (ã_l − a_l)²) + β (1/L) Σ_l mean σ(m_l)², where the squared differences
+    are taken over the pictures that the whole network classifies correctly; without any, the task's step
+    is skipped. Update per layer: m_l ← m_l − 0.1 g_l / ‖g_l‖₂. Start: N(0, 1) per unit.
+
+    Parameters
+    ----------
+    beta : weight of the sparsity term, > 0, one number or one per task. It is not scale-free: it trades
+        squared activations against gates, so the released values (VGG16 4.5, ResNet50 and DenseNet121
+        0.02, DARTS 0.45 on ImageNet; 5.0, 0.02, 0.02, 0.20 on Places365) do not carry over to other networks
+    epochs : passes over a task's pictures; 20, of 16 pictures a step
+
+    Notes
+    -----
+    **Source**: Hu et al., ICCV 2021, as released (findpath.py). We differ in this: no augmentation (the
+    pictures are small), each task starts from a seed of its own rather than from where the task before it
+    left the generator, and the network's own weights gather no gradients.
+    """
+
+    name: ClassVar[str] = "official"
+    needs_activations: ClassVar[bool] = True
+    beta: float | Tensor = 1.0
+    epochs: int = 20
+    own: int = 16
+    rest: int = 0
+
+    def steps(self, pictures: int) -> int:
+        """Return the steps of all epochs; the last batch of an epoch may be smaller."""
+        return self.epochs * -(-pictures // self.own)
+
+    def start(self, units: int, generator: torch.Generator) -> Tensor:
+        """Draw N(0, 1): about half of the units start as kept."""
+        return torch.randn(units, generator=generator)
+
+    def gates(self, logits: Tensor, kept: Tensor) -> Tensor:
+        """Return soft gates σ(m)."""
+        del kept
+        return logits.sigmoid()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return J per task; 0 (no step) for a task none of whose pictures is classified correctly."""
+        layers = len(batch.soft)
+        fit = batch.per_task(nn.functional.cross_entropy(batch.logits, batch.logit, reduction="none"))
+        close = fit.new_zeros(batch.count)
+        for address, gated in batch.activations.items():
+            squares = (gated - batch.reference[address]).square().flatten(1).mean(1)
+            close = close + batch.per_task(squares, batch.right)
+        size = torch.stack([gate.square().mean(1) for gate in batch.soft.values()]).sum(0)
+        any_right = batch.per_task(batch.right.to(fit), batch.right) > 0
+        beta = torch.as_tensor(self.beta, dtype=fit.dtype, device=fit.device)
+        return ((fit + close) / layers + beta * size / layers) * any_right
+
+    def step(
+        self,
+        logits: Tensor,
+        gradient: Tensor,
+        moments: Tensor,
+        number: int,
+        progress: float,
+        sizes: list[int],
+    ) -> Tensor:
+        """Move each layer's logits of each task by a length of 0.1 against the gradient."""
+        del moments, number, progress
+        parts = [nn.functional.normalize(g, dim=1) for g in gradient.split(sizes, 1)]
+        return logits - 0.1 * torch.cat(parts, 1)
+
+
+def ranks(logits: Tensor) -> Tensor:
+    """Return each unit's place (0 = largest logit) in its row; ties go to the unit that comes first."""
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    return torch.empty_like(order).scatter(
+        1, order, torch.arange(logits.shape[1], device=logits.device).expand_as(order)
+    )
+
+
+@dataclass
+class OneVsRest(Objective):
+    """Accept a task's own pictures, reject all others, as the whole network does, with few units.
+
+    Binary cross-entropy of the gated log-odds of the task towards the whole network's own probability, on
+    as many own pictures as others. The gates are 0 or 1 in the forward pass: exactly the units with the
+    largest logits, and the gradient goes straight through. The share kept falls from all to the target over
+    the first part of the run, then stays.
+
+    The step divides by the root mean square of a task's whole gradient (one number per task), so its size
+    depends neither on a layer's width nor on the loss's scale, and a unit that matters more moves more.
+
+    Parameters
+    ----------
+    own, rest : pictures of the task, and of others, per task and step
+    rate : step size; it falls linearly to a tenth
+    ramp : part of the run, 0-1, in which the share falls
+    steps_per_task : how many steps to take
+    """
+
+    name: ClassVar[str] = "one-vs-rest"
+    own: int = 8
+    rest: int = 8
+    rate: float = 0.05
+    ramp: float = 0.5
+    steps_per_task: int = 400
+
+    def steps(self, pictures: int) -> int:
+        """Return the number of steps: a fixed one, whatever the number of pictures."""
+        del pictures
+        return self.steps_per_task
+
+    def gates(self, logits: Tensor, kept: Tensor) -> Tensor:
+        """Return gates of 0 and 1 with a straight-through gradient."""
+        hard = (ranks(logits.detach()) < kept[:, None]).to(logits)
+        return hard + logits - logits.detach()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return per task the mean loss of own pictures plus that of the others."""
+        rows = torch.arange(len(batch.rows), device=batch.rows.device)
+        odds = log_odds(batch.logits)[rows, batch.logit]
+        each = nn.functional.binary_cross_entropy_with_logits(odds, batch.target, reduction="none")
+        return batch.per_task(each, batch.own) + batch.per_task(each, ~batch.own)
+
+    def step(
+        self,
+        logits: Tensor,
+        gradient: Tensor,
+        moments: Tensor,
+        number: int,
+        progress: float,
+        sizes: list[int],
+    ) -> Tensor:
+        """Take a step of momentum 0.9 over the task's root mean square gradient."""
+        del sizes
+        moments[0].mul_(0.9).add_(gradient, alpha=0.1)
+        moments[1].mul_(0.99).add_(gradient.square().mean(1, keepdim=True), alpha=0.01)
+        mean = moments[0] / (1 - 0.9**number)
+        root = (moments[1] / (1 - 0.99**number)).sqrt()
+        return logits - self.rate * (1 - 0.9 * progress) * mean / (root + 1e-12)
+
+    def kept_share(self, share: Tensor, progress: float) -> Tensor:
+        """Return the share that falls by a cubic from 1 to the target within the ramp."""
+        left = (1 - min(1.0, progress / self.ramp)) ** 3
+        return share + (1 - share) * left
+
+    def scores(self, logits: Tensor, kept: Tensor) -> Tensor:
+        """Return scores whose order is the logits' and of which exactly `kept` a task lie above 0.5."""
+        place = ranks(logits)
+        ordered = logits.sort(1, descending=True).values
+        last = (kept - 1).clamp(min=0)[:, None]
+        after = kept.clamp(max=logits.shape[1] - 1)[:, None]
+        middle = (ordered.gather(1, last) + ordered.gather(1, after)) / 2
+        spread = logits.std(1, keepdim=True).clamp(min=1e-12)
+        scores = ((logits - middle) / spread).sigmoid()
+        is_kept = place < kept[:, None]
+        # Ties at the border, and a target of all units, would otherwise land on 0.5 or below it.
+        return torch.where(is_kept, scores.clamp(min=0.5 + 1e-6), scores.clamp(max=0.5))
