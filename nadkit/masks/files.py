@@ -85,7 +85,11 @@ def read(path: str | os.PathLike[str]) -> Contents:
         The file is missing, no mask file, truncated, altered, or of another format version.
     """
     try:
-        with open(Path(path), "rb") as file:
+        place = os.path.realpath(path)
+    except (TypeError, ValueError) as error:
+        _refuse(path, f"it is no path ({error})", "give the path of a file")
+    try:
+        with open(place, "rb") as file:
             return _contents(path, file)
     except OSError as error:
         _refuse(path, f"it cannot be read ({error})", "check the path")

@@ -153,7 +153,7 @@ class MaskSet(Scores):
         try:
             return cls(*contents)
         except NadkitError as error:
-            raise MaskFileError(f"{path} is refused: {error}") from None
+            raise MaskFileError(f"mask file {str(path)!r} is refused: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the masks to one .safetensors file, and return its path.
@@ -226,8 +226,8 @@ class MaskSet(Scores):
         generator = torch.Generator().manual_seed(seed)
         scores = {}
         for address, kept in self._kept(threshold).items():
-            # Ranks of random numbers are a random permutation; float64 makes a tie practically impossible.
-            order = torch.rand(kept.shape, generator=generator, dtype=torch.float64).argsort(1).argsort(1)
+            # The order of random numbers is a random permutation; in float64 ties hardly happen.
+            order = torch.rand(kept.shape, generator=generator, dtype=torch.float64).argsort(1)
             scores[address] = (order < kept.sum(1, keepdim=True)).float()
         meta = {key: value for key, value in self.meta.items() if key not in ("permutation", "reinitialised")}
         draw = {"seed": seed, "threshold": threshold}
