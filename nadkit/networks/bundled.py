@@ -136,17 +136,16 @@ def model_card(name: str) -> Mapping[str, Any]:
     return card
 
 
-def mask_path(name: str, *, objective: str, kept_share: float | None, seed: int, control: str | None) -> Path:
+def mask_path(name: str, *, objective: str, kept_share: float, seed: int, control: str | None) -> Path:
     """Return where a bundled mask file lies."""
-    share = "" if kept_share is None else f"-{round(kept_share * 100):02d}"
-    return DATA / "masks" / f"{name}-{control or objective}{share}-s{seed}.safetensors"
+    return DATA / "masks" / f"{name}-{control or objective}-{round(kept_share * 100):02d}-s{seed}.safetensors"
 
 
 def load_masks(
     name: str,
     *,
     objective: str = "one-vs-rest",
-    kept_share: float | None = 0.3,
+    kept_share: float = 0.3,
     seed: int = 0,
     control: str | None = None,
 ) -> MaskSet:
@@ -155,9 +154,8 @@ def load_masks(
     Parameters
     ----------
     name : a bundled network
-    objective : `"one-vs-rest"` (kept shares 0.5 and 0.3, seeds 0 to 2) or `"official"` (as it comes; its
-        kept share is what the published recipe leaves, so `kept_share` is not looked at)
-    kept_share : share of all units that each task keeps
+    objective : `"one-vs-rest"` (seeds 0 to 2) or `"official"` (seed 0; β bisected per task)
+    kept_share : share of all units that each task keeps, 0.5 or 0.3
     seed : seed of the learning
     control : None for the tasks' own masks, or `"relabelled"`, `"shared"`, `"untrained"` (seed 0)
 
@@ -175,7 +173,7 @@ def load_masks(
     path = mask_path(
         name,
         objective=objective,
-        kept_share=None if objective == "official" else kept_share,
+        kept_share=kept_share,
         seed=seed,
         control=control,
     )
