@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from nadkit.images._scene_drawings import COLOURS, NAMES, NONE, Array, sprites
 
 SIDE = 32
-GUESTS = ("boat", "house", "tree", "lamp")
-HOSTS = ("water", "hill", "table", "road")
-EXTRAS = ("sun", "moon", "window", "car")
-NAMES = GUESTS + HOSTS + EXTRAS
-NONE = len(NAMES)
 #: the guest and the host of every class, in class order: a ring, so each object is in two classes
 PAIRS = (("boat", "water"), ("house", "water"), ("house", "hill"), ("tree", "hill"),
          ("tree", "table"), ("lamp", "table"), ("lamp", "road"), ("boat", "road"))  # fmt: skip
@@ -33,209 +26,20 @@ SLOTS = COLUMNS * ROWS
 LEFT_OUT, EXTRA_SHOWN = 0.12, 0.25
 ODD_COLOURS = 0.06
 LEAST_VISIBLE = 0.65
+# How far each row is from the wish of guests, hosts and extras (lowest draw times distance wins). The rule's
+# guest is never in the bottom row and its host never in the top row, and otherwise in any row; these numbers
+# give the other guests and hosts the same rows, or an object's row alone would speak for a class.
+_FAR = 1e9
+_ROW_WISHES = np.array([[1.65, 1.0, 1.03, _FAR], [_FAR, 1.03, 1.0, 1.65], [1.0, 1.0, 1.0, 1.0]])
 _PAD, _PATCH_HEIGHT, _PATCH_WIDTH = 8, 9, 11
 _CHUNK = 512
-
-# The usual body and second colour of each object.
-_COLOURS = {
-    "boat": ((0.80, 0.15, 0.15), (0.95, 0.95, 0.90)),
-    "house": ((0.90, 0.75, 0.50), (0.55, 0.15, 0.25)),
-    "tree": ((0.10, 0.55, 0.15), (0.50, 0.35, 0.10)),
-    "lamp": ((0.95, 0.85, 0.15), (0.50, 0.40, 0.60)),
-    "water": ((0.15, 0.35, 0.90), (0.60, 0.85, 0.95)),
-    "hill": ((0.55, 0.60, 0.20), (0.90, 0.50, 0.75)),
-    "table": ((0.60, 0.33, 0.12), (0.55, 0.35, 0.25)),
-    "road": ((0.42, 0.42, 0.46), (0.95, 0.95, 0.95)),
-    "sun": ((0.98, 0.70, 0.10), (0.98, 0.45, 0.10)),
-    "moon": ((0.85, 0.85, 0.98), (0.85, 0.85, 0.98)),
-    "window": ((0.45, 0.40, 0.38), (0.70, 0.90, 0.98)),
-    "car": ((0.15, 0.65, 0.60), (0.30, 0.30, 0.38)),
-}
-
-# `#` is the body, `o` the second colour. Several drawings of one object are separated by a blank line.
-_DRAWINGS = {
-    "boat": """
-....oo....
-....ooo...
-....oooo..
-....ooooo.
-....oo....
-##########
-.########.
-..######..
-
-....oo....
-..oooo.o..
-.ooooo.oo.
-oooooo.ooo
-....##....
-##########
-##########
-.########.
-""",
-    "house": """
-...oo...
-..oooo..
-.oooooo.
-oooooooo
-.######.
-.#oo###.
-.#oo#o#.
-.####o#.
-
-.....oo.
-.oooooo.
-oooooooo
-########
-#oo##oo#
-#oo##oo#
-########
-###oo###
-""",
-    "tree": """
-..####..
-.##oo##.
-###oo###
-#o####o#
-#oo##oo#
-.######.
-...oo...
-...oo...
-
-...##...
-..####..
-...##...
-.######.
-..####..
-########
-...oo...
-...oo...
-""",
-    "lamp": """
-..#oo#..
-..#oo#..
-.##oo##.
-##o##o##
-...oo...
-...oo...
-...oo...
-...oo...
-
-.###....
-#####...
-#ooo#...
-.####...
-...##...
-...##...
-...##...
-...##...
-""",
-    "water": """
-.##...##..
-###.######
-##########
-oo##oo##oo
-##########
-##oo##oo##
-##########
-""",
-    "hill": """
-...####...
-.########.
-.########.
-##oo##oo##
-##########
-#oo####oo#
-##########
-""",
-    "table": """
-##########
-##########
-.oo....oo.
-.oo....oo.
-.oo....oo.
-.oo....oo.
-.oo....oo.
-""",
-    "road": """
-...#oo#...
-...#oo#...
-..######..
-..##oo##..
-.###oo###.
-.########.
-####oo####
-""",
-    "sun": """
-#..#..#
-.#####.
-.#ooo#.
-##ooo##
-.#ooo#.
-.#####.
-#..#..#
-""",
-    "moon": """
-..###..
-.##....
-##.....
-##.....
-##.....
-.##....
-..###..
-""",
-    "window": """
-#######
-#oo#oo#
-#oo#oo#
-#######
-#oo#oo#
-#oo#oo#
-#######
-""",
-    "car": """
-..####..
-.#oooo#.
-########
-########
-.oo..oo.
-.oo..oo.
-""",
-}
-
-
-@dataclass(frozen=True)
-class Sprites:
-    """Every drawing, side by side: part codes 0 (clear), 1 (body), 2 (second colour), and its size."""
-
-    parts: Array
-    heights: Array
-    widths: Array
-    variants: Array
-
-
-@functools.cache
-def sprites() -> Sprites:
-    """Return the drawings as arrays `(n_objects + 1, 2, 8, 10)`; the last object is empty."""
-    parts = np.zeros((NONE + 1, 2, 8, 10), dtype=np.uint8)
-    heights = np.ones((NONE + 1, 2), dtype=np.int64)
-    widths = np.ones((NONE + 1, 2), dtype=np.int64)
-    variants = np.ones(NONE + 1, dtype=np.int64)
-    for kind, name in enumerate(NAMES):
-        drawings = [drawing.split("\n") for drawing in _DRAWINGS[name].strip("\n").split("\n\n")]
-        variants[kind] = len(drawings)
-        for variant, lines in enumerate(drawings):
-            heights[kind, variant], widths[kind, variant] = len(lines), len(lines[0])
-            for y, line in enumerate(lines):
-                parts[kind, variant, y, : len(line)] = [".#o".index(mark) for mark in line]
-    return Sprites(parts, heights, widths, variants)
 
 
 def _mixed(numbers: Array) -> Array:
     """Return the numbers scrambled, one by one (the finaliser of SplitMix64)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
+    return np.asarray(numbers ^ (numbers >> np.uint64(31)))
 
 
 def scrambled(keys: Array, stream: int, count: int) -> Array:
@@ -247,24 +51,24 @@ def scrambled(keys: Array, stream: int, count: int) -> Array:
 def uniform(keys: Array, stream: int, *shape: int) -> Array:
     """Return random numbers in [0, 1), `(n_keys, *shape)` float64."""
     numbers = scrambled(keys, stream, int(np.prod(shape, dtype=np.int64)))
-    return ((numbers >> np.uint64(11)) * 2.0**-53).reshape(len(keys), *shape)
+    return np.asarray((numbers >> np.uint64(11)) * 2.0**-53).reshape(len(keys), *shape)
 
 
 def whole(keys: Array, stream: int, low: int, high: int, *shape: int) -> Array:
     """Return random whole numbers from low to high, both included."""
-    return low + np.floor(uniform(keys, stream, *shape) * (high - low + 1)).astype(np.int64)
+    return np.asarray(low + np.floor(uniform(keys, stream, *shape) * (high - low + 1)), dtype=np.int64)
 
 
 def picture_keys(seed: int, split: int, label: int, count: int) -> Array:
     """Return the keys of pictures 0 … count - 1 of one class, which depend on nothing else."""
     root = np.array([seed % 2**64], dtype=np.uint64)
     root = _mixed(_mixed(root) + np.array([split * 1000 + label + 1], dtype=np.uint64))
-    return scrambled(root, 1, count)[0]
+    return np.asarray(scrambled(root, 1, count)[0])
 
 
 @functools.cache
 def class_edges() -> Array:
-    """Return a table `(13, 13)`: does the first object, standing on the second, make a class?"""
+    """Return a table `(13, 13)`: True where the first object, on the second, makes a class."""
     edges = np.zeros((NONE + 1, NONE + 1), dtype=bool)
     for guest, host in PAIRS:
         edges[NAMES.index(guest), NAMES.index(host)] = True
@@ -276,33 +80,29 @@ def layout(keys: Array, labels: Array) -> Array:
 
     Which objects are shown is drawn first and never revised, so it cannot depend on what fits.
     """
-    guests = np.array([NAMES.index(pair[0]) for pair in PAIRS])[labels]
-    hosts = np.array([NAMES.index(pair[1]) for pair in PAIRS])[labels]
+    pair = np.array([[NAMES.index(name) for name in names] for names in PAIRS])[labels]
     place = whole(keys, 10, 0, SLOTS - COLUMNS - 1, 1)[:, 0]
     others = np.tile(np.arange(NONE), (len(keys), 1))
-    others = others[(others != guests[:, None]) & (others != hosts[:, None])].reshape(len(keys), NONE - 2)
-    shown = uniform(keys, 11, NONE - 2)
-    others = np.where(shown < np.where(others < 8, 1 - LEFT_OUT, EXTRA_SHOWN), others, NONE)
-    free = np.tile(np.arange(SLOTS), (len(keys), 1))
-    free = free[(free != place[:, None]) & (free != place[:, None] + COLUMNS)].reshape(len(keys), SLOTS - 2)
+    others = others[(others[:, :, None] != pair[:, None]).all(2)].reshape(len(keys), NONE - 2)
+    shown = uniform(keys, 11, NONE - 2) < np.where(others < 8, 1 - LEFT_OUT, EXTRA_SHOWN)
+    # Guests and hosts choose their places in any order, the extras after them: they can stand anywhere.
+    turns = np.argsort(np.where(others < 8, 0.0, 1.0) + uniform(keys, 12, NONE - 2), axis=1, kind="stable")
+    others = np.take_along_axis(np.where(shown, others, NONE), turns, 1)
 
     kinds = np.full((len(keys), SLOTS), NONE)
-    todo = np.arange(len(keys))
-    attempt = 0
+    todo, attempt = np.arange(len(keys)), 0
     while len(todo):
-        order = np.argsort(scrambled(keys[todo], 100 + attempt, SLOTS - 2), axis=1, kind="stable")
-        drawn = np.full((len(todo), SLOTS), NONE)
-        np.put_along_axis(drawn, np.take_along_axis(free[todo], order, 1), others[todo], 1)
         rows = np.arange(len(todo))
-        drawn[rows, place[todo]] = guests[todo]
-        drawn[rows, place[todo] + COLUMNS] = hosts[todo]
+        drawn = np.full((len(todo), SLOTS), NONE)
+        drawn[rows, place[todo]], drawn[rows, place[todo] + COLUMNS] = pair[todo].T
+        draws = uniform(keys[todo], 100 + attempt, NONE - 2, SLOTS)
+        for turn in range(NONE - 2):
+            kind = others[todo, turn]
+            wish = _ROW_WISHES[np.minimum(kind // 4, 2)][:, np.arange(SLOTS) // COLUMNS]
+            chosen = np.where(drawn == NONE, draws[:, turn] * wish, np.inf).argmin(1)
+            drawn[rows, chosen] = kind
         kinds[todo] = drawn
-        edges = class_edges()[drawn[:, :-COLUMNS], drawn[:, COLUMNS:]].sum(1)
-        # The rule's guest is never in the bottom row and its host never in the top row; were the others
-        # free, an object's row alone would speak for a class.
-        low_guest = (drawn[:, -COLUMNS:] < 4).any(1)
-        high_host = ((drawn[:, :COLUMNS] >= 4) & (drawn[:, :COLUMNS] < 8)).any(1)
-        todo = todo[(edges != 1) | low_guest | high_host]
+        todo = todo[class_edges()[drawn[:, :-COLUMNS], drawn[:, COLUMNS:]].sum(1) != 1]
         attempt += 1
     return kinds
 
@@ -339,10 +139,12 @@ def boxes(keys: Array, labels: Array) -> Boxes:
     on_host[:, :-COLUMNS] = (kinds[:, :-COLUMNS] < 4) & is_host[:, COLUMNS:]
     host_top = np.roll(bottom - heights, -COLUMNS, axis=1)
     sunk = np.where(heights > 7, whole(keys, 26, 1, 2, SLOTS), 1)
+    # With nothing under it a guest hangs as low as on a host, or its height alone would tell them apart.
+    nothing_under = np.zeros_like(is_host)
+    nothing_under[:, :-COLUMNS] = (kinds[:, :-COLUMNS] < 4) & (kinds[:, COLUMNS:] == NONE)
+    bottom = np.where(nothing_under, bottom + whole(keys, 28, 0, 3, SLOTS), bottom)
     bottom = np.where(on_host, host_top + sunk, bottom)
-    return Boxes(
-        kinds, variants, whole(keys, 27, 0, 1, SLOTS) == 1, bottom - heights, left, heights, widths
-    )
+    return Boxes(kinds, variants, whole(keys, 27, 0, 1, SLOTS) == 1, bottom - heights, left, heights, widths)
 
 
 def _tinted(light: Array, tint: Array, strength: float) -> Array:
@@ -357,7 +159,7 @@ def _palette(keys: Array, kinds: Array) -> Array:
 
     Nearly every picture of every class shows the same objects, so their colours say nothing of the class.
     """
-    usual = np.array([*_COLOURS.values(), ((0, 0, 0), (0, 0, 0))])[kinds]
+    usual = np.array([*COLOURS.values(), ((0, 0, 0), (0, 0, 0))])[kinds]
     usual = usual + (uniform(keys, 50, SLOTS, 2, 3) - 0.5) * 0.24
     other = uniform(keys, 51, SLOTS, 2, 3)
     colours = np.where((uniform(keys, 31, SLOTS) < ODD_COLOURS)[:, :, None, None], other, usual)
@@ -460,7 +262,7 @@ def _paint_some(keys: Array, labels: Array, skip: Array | None) -> tuple[Array, 
     meeting, left = box.top[rows, hosts], box.left[rows, hosts]
     touch = (y >= meeting[:, None, None] - 4) & (y <= meeting[:, None, None] + 2)
     touch = touch & (x >= left[:, None, None]) & (x < (left + box.widths[rows, hosts])[:, None, None])
-    hidden &= ~(hidden & touch).any((1, 2))[:, None, None]
+    hidden &= ~np.asarray((hidden & touch).any((1, 2)))[:, None, None]
     for place in (guests, hosts):
         visible = ((codes // 2 == place[:, None, None]) & ~hidden).sum((1, 2))
         hidden &= (visible >= LEAST_VISIBLE * full[rows, place])[:, None, None]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nadkit.errors import ImageError, closest
 from nadkit.images import _scene_parts as parts
+from nadkit.images._scene_drawings import NAMES
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Rule:
 CLASS_NAMES: tuple[str, ...] = (
     "harbour", "lagoon", "village", "woodland", "conservatory", "study", "boulevard", "boatyard",
 )  # fmt: skip
-OBJECT_NAMES: tuple[str, ...] = parts.NAMES
+OBJECT_NAMES: tuple[str, ...] = NAMES
 #: class name -> its rule. Each of the eight objects belongs to two classes: the rules form a ring.
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
@@ -176,11 +177,13 @@ class SceneObjects:
 
     def _positions(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor) -> Tensor:
         everything = torch.arange(len(self))
+        if not isinstance(index, int | slice):
+            index = torch.as_tensor(index)
+            index = index.long() if len(index) == 0 else index
         try:
-            chosen = everything[index if isinstance(index, int | slice) else torch.as_tensor(index)]
+            return everything[index].reshape(-1)
         except IndexError as error:
             raise ImageError(f"pictures {index!r} asked for; there are {len(self)} ({error})") from None
-        return chosen.reshape(-1)
 
 
 def render(per_class: int, *, seed: int = 0, split: str = "train") -> tuple[Tensor, Tensor, SceneObjects]:
@@ -218,9 +221,8 @@ def render(per_class: int, *, seed: int = 0, split: str = "train") -> tuple[Tens
         raise ImageError(f"no split {split!r} of the scenes; {closest(str(split), _SPLITS)}")
     if per_class < 1:
         raise ImageError(f"{per_class} pictures per class asked for; ask for at least 1")
-    keys = np.concatenate(
-        [parts.picture_keys(seed, _SPLITS.index(split), label, per_class) for label in range(len(CLASS_NAMES))]
-    )
+    stream, classes = _SPLITS.index(split), range(len(CLASS_NAMES))
+    keys = np.concatenate([parts.picture_keys(seed, stream, label, per_class) for label in classes])
     labels = np.repeat(np.arange(len(CLASS_NAMES)), per_class)
     pixels, owners = parts.paint(keys, labels)
     scenes = torch.from_numpy(labels)
@@ -233,7 +235,7 @@ def scene_of(masks: Tensor) -> Tensor:
 
     `a` stands on `b` when the lowest visible row of `a` is at most one row over, and at most four rows
     under, the highest visible row of `b`, the middle of that row is at most a column beside `b`, and the
-    middle of the whole of `a` at most two.
+    middle of the whole of `a` at most one and a half.
 
     Examples
     --------
@@ -262,7 +264,7 @@ def scene_of(masks: Tensor) -> Tensor:
     for names in parts.PAIRS:
         a, b = (OBJECT_NAMES.index(name) for name in names)
         over = (foot_middle[:, a] >= left[:, b] - 1) & (foot_middle[:, a] <= right[:, b] + 1)
-        over &= (middle[:, a] >= left[:, b] - 2) & (middle[:, a] <= right[:, b] + 2)
+        over &= (middle[:, a] >= left[:, b] - 1.5) & (middle[:, a] <= right[:, b] + 1.5)
         gap = top[:, b] - bottom[:, a]
         held.append(seen[:, a] & seen[:, b] & over & (gap <= 2) & (gap >= -4))
     holds = torch.stack(held, 1)
