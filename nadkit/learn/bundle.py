@@ -51,7 +51,10 @@ def jobs(quick: bool = False) -> list[dict[str, Any]]:
             {"objective": "one-vs-rest", "kept_share": share, "seed": 0, "control": control}
             for control in (None, "relabelled", "shared", "untrained")
         ]
-    order += [{"objective": "official", "kept_share": share, "seed": 0, "control": None} for share in reversed(SHARES)]
+    order += [
+        {"objective": "official", "kept_share": share, "seed": 0, "control": None}
+        for share in reversed(SHARES)
+    ]
     if not quick:
         order += [
             {"objective": "one-vs-rest", "kept_share": share, "seed": seed, "control": None}
@@ -76,7 +79,12 @@ def bundle(name: str, *, quick: bool = False, scratch: Path = Path("build")) -> 
             settings["control"] = None
         path.parent.mkdir(parents=True, exist_ok=True)
         masks = learn_masks(
-            network, images, shared=shared, progress=sys.stderr.isatty(), checkpoint=scratch / path.stem, **settings
+            network,
+            images,
+            shared=shared,
+            progress=sys.stderr.isatty(),
+            checkpoint=scratch / path.stem,
+            **settings,
         )
         masks.save(path)
         for rest in scratch.glob(f"{path.stem}*"):

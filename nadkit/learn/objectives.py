@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,11 +21,12 @@ class Batch:
     rows : (N,) the task of each picture
     logit : (N,) the logit that the task must accept with
     own : (N,) bool, whether the picture is one of the task's own
-    target : (N,) the whole network's probability, 0-1, for what the task must accept
+    target : (N,) 1 where the whole network answers with what the task must accept, else 0
     right : (N,) bool, whether the whole network classifies the picture correctly
     logits : (N, n_classes) of the gated network
     activations, reference : address → the layer's output, gated and whole; empty unless asked for
-    soft : address → (n_tasks, n_units) gates, in [0, 1]
+    gates : address → (n_tasks, n_units) gates, in [0, 1]
+    extras : (n_tasks, n) what is learned beside the mask
     count : number of tasks
     """
 
@@ -37,7 +38,8 @@ class Batch:
     logits: Tensor
     activations: Mapping[str, Tensor]
     reference: Mapping[str, Tensor]
-    soft: Mapping[str, Tensor]
+    gates: Mapping[str, Tensor]
+    extras: Tensor
     count: int
 
     def per_task(self, values: Tensor, where: Tensor | None = None) -> Tensor:
@@ -59,6 +61,9 @@ class Objective:
     name : what results are filed under
     separable : whether one task's masks do not depend on which others are learned beside it
     own, rest : pictures of the task, and of other tasks, per task and step
+    hard : share of the other pictures, 0-1, that are drawn by how easily the whole network takes them for
+        the task's own; the rest are drawn evenly
+    extras : first values of numbers learned per task beside the mask, by Adam, and dropped afterwards
     needs_activations : whether the loss compares layer outputs with the whole network's
     """
 
@@ -67,6 +72,8 @@ class Objective:
     needs_activations: ClassVar[bool] = False
     own: int = 8
     rest: int = 8
+    hard: float = 0.0
+    extras: tuple[float, ...] = ()
 
     def steps(self, pictures: int) -> int:
         """Return how many steps to take for a task with so many own pictures."""
@@ -153,13 +160,13 @@ class Official(Objective):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return J per task; 0 (no step) for a task none of whose pictures is classified correctly."""
-        layers = len(batch.soft)
+        layers = len(batch.gates)
         fit = batch.per_task(nn.functional.cross_entropy(batch.logits, batch.logit, reduction="none"))
         close = fit.new_zeros(batch.count)
         for address, gated in batch.activations.items():
             squares = (gated - batch.reference[address]).square().flatten(1).mean(1)
             close = close + batch.per_task(squares, batch.right)
-        size = torch.stack([gate.square().mean(1) for gate in batch.soft.values()]).sum(0)
+        size = torch.stack([gate.square().mean(1) for gate in batch.gates.values()]).sum(0)
         any_right = batch.per_task(batch.right.to(fit), batch.right) > 0
         beta = torch.as_tensor(self.beta, dtype=fit.dtype, device=fit.device)
         return ((fit + close) / layers + beta * size / layers) * any_right
@@ -191,28 +198,42 @@ def ranks(logits: Tensor) -> Tensor:
 class OneVsRest(Objective):
     """Accept a task's own pictures, reject all others, as the whole network does, with few units.
 
-    Binary cross-entropy of the gated log-odds of the task towards the whole network's own probability, on
-    as many own pictures as others. The gates are 0 or 1 in the forward pass: exactly the units with the
-    largest logits, and the gradient goes straight through. The share kept falls from all to the target over
-    the first part of the run, then stays.
+    Binary cross-entropy of the gated log-odds of the task towards the whole network's own answer (does its
+    largest logit say this task), on as many own pictures as others. The log-odds pass a scale and an offset
+    per task, learned along and dropped, so that the units are chosen for telling pictures apart rather than
+    for the level of the answer.
 
-    The step divides by the root mean square of a task's whole gradient (one number per task), so its size
-    depends neither on a layer's width nor on the loss's scale, and a unit that matters more moves more.
+    The gates are 0 or 1 in the forward pass: exactly the units with the largest logits. The gradient passes
+    as if each gate were a sigmoid of its distance to the border. The share kept falls from all units to the
+    target over the first part of the run, then stays. The step divides by the root mean square of a task's
+    whole gradient (one number per task), so its size depends neither on a layer's width nor on the loss's
+    scale, and a unit that matters more moves more.
 
     Parameters
     ----------
     own, rest : pictures of the task, and of others, per task and step
-    rate : step size; it falls linearly to a tenth
+    hard : share of the others that are drawn among those easily taken for the task's own
+    rate : step size
+    width : width of the sigmoid that the gradient sees, in units of mask logits
     ramp : part of the run, 0-1, in which the share falls
     steps_per_task : how many steps to take
+
+    Notes
+    -----
+    Chosen by measurement on a plain network (`vgg-fashion`, kept share 0.3; calibrated balanced accuracy
+    of the whole network 0.977): Adam per unit 0.89, one root mean square per task 0.91, hard instead of
+    soft answers 0.92, scale and offset 0.93, 800 instead of 400 steps 0.94, hard others 0.95.
     """
 
     name: ClassVar[str] = "one-vs-rest"
     own: int = 8
     rest: int = 8
+    hard: float = 0.3
     rate: float = 0.05
-    ramp: float = 0.5
-    steps_per_task: int = 400
+    width: float = 0.3
+    ramp: float = 0.7
+    steps_per_task: int = 800
+    extras: tuple[float, ...] = (0.0, 0.0)  # logarithm of the scale, offset
 
     def steps(self, pictures: int) -> int:
         """Return the number of steps: a fixed one, whatever the number of pictures."""
@@ -220,14 +241,19 @@ class OneVsRest(Objective):
         return self.steps_per_task
 
     def gates(self, logits: Tensor, kept: Tensor) -> Tensor:
-        """Return gates of 0 and 1 with a straight-through gradient."""
-        hard = (ranks(logits.detach()) < kept[:, None]).to(logits)
-        return hard + logits - logits.detach()
+        """Return gates of 0 and 1 whose gradient is a sigmoid's around the last kept unit."""
+        values = logits.detach()
+        hard = (ranks(values) < kept[:, None]).to(logits)
+        border = values.sort(1, descending=True).values.gather(1, (kept - 1)[:, None])
+        soft = ((logits - border) / self.width).sigmoid()
+        # Bracketed so that the value stays exactly 0 or 1.
+        return hard + (soft - soft.detach())
 
     def loss(self, batch: Batch) -> Tensor:
         """Return per task the mean loss of own pictures plus that of the others."""
         rows = torch.arange(len(batch.rows), device=batch.rows.device)
-        odds = log_odds(batch.logits)[rows, batch.logit]
+        scale, offset = batch.extras[batch.rows].unbind(1)
+        odds = log_odds(batch.logits)[rows, batch.logit] * scale.exp() + offset
         each = nn.functional.binary_cross_entropy_with_logits(odds, batch.target, reduction="none")
         return batch.per_task(each, batch.own) + batch.per_task(each, ~batch.own)
 
@@ -241,12 +267,12 @@ class OneVsRest(Objective):
         sizes: list[int],
     ) -> Tensor:
         """Take a step of momentum 0.9 over the task's root mean square gradient."""
-        del sizes
+        del sizes, progress
         moments[0].mul_(0.9).add_(gradient, alpha=0.1)
         moments[1].mul_(0.99).add_(gradient.square().mean(1, keepdim=True), alpha=0.01)
         mean = moments[0] / (1 - 0.9**number)
         root = (moments[1] / (1 - 0.99**number)).sqrt()
-        return logits - self.rate * (1 - 0.9 * progress) * mean / (root + 1e-12)
+        return logits - self.rate * mean / (root + 1e-12)
 
     def kept_share(self, share: Tensor, progress: float) -> Tensor:
         """Return the share that falls by a cubic from 1 to the target within the ramp."""

@@ -12,16 +12,21 @@ from torch import Tensor
 
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import Images
-from nadkit.networks import Network, log_odds, make_untrained, whole_logits
+from nadkit.networks import Network, make_untrained, whole_logits
 
 FEWEST = 5  # own pictures a task needs; with fewer, a mask memorises them
 
 
 class Stream:
-    """An endless, seeded order of pictures: reshuffled every epoch, and known at any step without the ones before."""
+    """An endless, seeded order of pictures, known at any step without the steps before.
 
-    def __init__(self, pool: Tensor, batch: int, seed: int):
-        self.pool, self.batch, self.seed = pool, batch, seed
+    Reshuffled every epoch; with `likely`, each place is filled with probability `hard` by a picture drawn
+    in proportion to it, else by the next of the shuffled ones.
+    """
+
+    def __init__(self, pool: Tensor, batch: int, seed: int, likely: Tensor | None = None, hard: float = 0.0):
+        self.pool, self.batch, self.seed, self.hard = pool, batch, seed, hard
+        self.likely = None if likely is None else likely.double().clamp(min=1e-12)
         self.per_epoch = max(1, -(-len(pool) // batch)) if batch else 1
         self._epoch, self._order = -1, pool
 
@@ -30,7 +35,12 @@ class Stream:
         epoch, at = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, self.pool[torch.randperm(len(self.pool), generator=generator)]
+            order = self.pool[torch.randperm(len(self.pool), generator=generator)]
+            if self.likely is not None and len(order):
+                drawn = torch.multinomial(self.likely, len(order), replacement=True, generator=generator)
+                chance = torch.rand(len(order), generator=generator) < self.hard
+                order = torch.where(chance, self.pool[drawn], order)
+            self._epoch, self._order = epoch, order
         return self._order[at * self.batch : (at + 1) * self.batch]
 
 
@@ -45,8 +55,8 @@ class Problem:
     logit : (n_tasks,) the logit each task accepts with
     accepts : (n_tasks,) the class whose pictures it must accept (another one under `relabelled`)
     pixels, labels : pictures and their class among the network's
-    target : (N, n_classes) the trained network's odds as probabilities p_k
-    right : (N,) whether the trained network classifies the picture correctly
+    answer : (N,) the class that the trained network's largest logit names
+    soft : (N, n_classes) the trained network's softmax at temperature 2, for drawing confusable pictures
     notes : what the mask file must carry to evaluate a control
     """
 
@@ -56,8 +66,8 @@ class Problem:
     accepts: Tensor
     pixels: Any
     labels: Tensor
-    target: Tensor
-    right: Tensor
+    answer: Tensor
+    soft: Tensor
     notes: dict[str, Any] = field(default_factory=dict)
 
     def own(self, row: int) -> Tensor:
@@ -141,14 +151,5 @@ def set_up(
     if control == "untrained":
         sample = torch.linspace(0, len(labels) - 1, min(1000, len(labels))).long()
         gated, notes["untrained"] = make_untrained(network, network.prepare(pixels[sample]), seed=seed)
-    return Problem(
-        gated,
-        names,
-        logit,
-        accepts,
-        pixels,
-        labels,
-        log_odds(outputs).sigmoid(),
-        outputs.argmax(1) == labels,
-        notes,
-    )
+    answer, soft = outputs.argmax(1), (outputs.float() / 2).softmax(1)
+    return Problem(gated, names, logit, accepts, pixels, labels, answer, soft, notes)

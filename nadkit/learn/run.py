@@ -20,6 +20,7 @@ from nadkit.learn.objectives import Batch, Objective
 from nadkit.learn.problem import Problem, Stream
 from nadkit.taps import Taps, frozen
 
+_STATE = ("logits", "moments", "extras", "extra_moments")  # the tensors of a checkpoint
 SAVES = 20  # checkpoints, and rows of history per task, in a run
 
 
@@ -66,6 +67,9 @@ class Run:
             )
         self.logits = torch.stack(starts).to(self.problem.network.device)
         self.moments = torch.zeros(2, *self.logits.shape, device=self.logits.device)
+        first = torch.tensor(self.objective.extras, dtype=torch.float32, device=self.logits.device)
+        self.extras = first.expand(len(self.problem.tasks), -1).clone()
+        self.extra_moments = torch.zeros(2, *self.extras.shape, device=self.logits.device)
         self.history: list[dict[str, Any]] = []
 
     def kept(self, progress: float) -> Tensor:
@@ -82,11 +86,7 @@ class Run:
             self._resume(checkpoint, settings)
         total = max(self.steps)
         end = total if until is None else min(until, total)
-        streams = [
-            (Stream(self.problem.own(t), self.objective.own, self.seed * 7919 + 2 * int(self.problem.logit[t])),
-             Stream(self.problem.others(t), self.objective.rest, self.seed * 7919 + 2 * int(self.problem.logit[t]) + 1))
-            for t in range(len(self.problem.tasks))
-        ]  # fmt: skip
+        streams = self._streams()
         every = max(1, total // SAVES)
         bar = tqdm(total=total, initial=self.done, desc=self.title, disable=not progress, leave=False)
         try:
@@ -101,6 +101,22 @@ class Run:
                             self._save(checkpoint, settings)
         finally:
             bar.close()
+
+    def _streams(self) -> list[tuple[Stream, Stream]]:
+        """Return the own and the other pictures of every task, in orders that are the task's own."""
+        problem, objective = self.problem, self.objective
+        streams = []
+        for task in range(len(problem.tasks)):
+            seed = self.seed * 7919 + 2 * int(problem.logit[task])
+            others = problem.others(task)
+            likely = problem.soft[others, problem.accepts[task]] if objective.hard else None
+            streams.append(
+                (
+                    Stream(problem.own(task), objective.own, seed),
+                    Stream(others, objective.rest, seed + 1, likely, objective.hard),
+                )
+            )
+        return streams
 
     def _step(self, streams: list[tuple[Stream, Stream]], total: int) -> Tensor:
         problem, objective, network = self.problem, self.objective, self.problem.network
@@ -117,7 +133,8 @@ class Run:
         gate_rows = (torch.zeros_like(row) if self.shared else row).to(device)
         at = self.done / total
         logits = self.logits.detach().requires_grad_(True)
-        soft = dict(
+        extras = self.extras.detach().requires_grad_(True)
+        gates = dict(
             zip(network.layers, objective.gates(logits, self.kept(at)).split(self.sizes, 1), strict=True)
         )
         addresses = list(network.layers) if objective.needs_activations else []
@@ -127,21 +144,31 @@ class Run:
                 network.logits(inputs)
             reference = whole.activations
         with torch.enable_grad():
-            with Taps(network, addresses, gates=soft, rows=gate_rows) as taps:
+            with Taps(network, addresses, gates=gates, rows=gate_rows) as taps:
                 out = network.logits(inputs)
             batch = Batch(
                 row.to(device), problem.logit[row].to(device), torch.tensor(own, device=device),
-                problem.target[index, problem.accepts[row]].to(out), problem.right[index].to(device), out,
+                problem.answer[index].eq(problem.accepts[row]).to(out), (problem.answer == problem.labels)[index].to(device), out,
                 taps.activations if addresses else {}, reference,
-                {a: g.expand(len(streams), -1) for a, g in soft.items()}, len(streams),
+                {a: g.expand(len(streams), -1) for a, g in gates.items()}, extras, len(streams),
             )  # fmt: skip
             loss = objective.loss(batch)
-            (gradient,) = torch.autograd.grad(loss.sum(), logits)
+            gradient, of_extras = torch.autograd.grad(loss.sum(), [logits, extras], allow_unused=True)
         self.done += 1
         after = objective.step(self.logits, gradient, self.moments, self.done, at, self.sizes)
         running = torch.tensor([self.done <= n for n in self.steps], device=device)
         self.logits = after if self.shared else torch.where(running[:, None], after, self.logits)
+        if of_extras is not None:
+            self.extras = torch.where(running[:, None], self._adam(of_extras), self.extras)
         return loss.detach()
+
+    def _adam(self, gradient: Tensor) -> Tensor:
+        """Return the extras after a step of Adam (0.02; 0.9, 0.99), whose memory is changed in place."""
+        self.extra_moments[0].mul_(0.9).add_(gradient, alpha=0.1)
+        self.extra_moments[1].mul_(0.99).add_(gradient.square(), alpha=0.01)
+        mean = self.extra_moments[0] / (1 - 0.9**self.done)
+        root = (self.extra_moments[1] / (1 - 0.99**self.done)).sqrt()
+        return self.extras - 0.02 * mean / (root + 1e-8)
 
     def _report(
         self, loss: Tensor, total: int, bar: Any, callback: Callable[[Progress], object] | None
@@ -160,11 +187,8 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         state = {"settings": dict(settings), "done": self.done, "history": self.history}
-        save_file(
-            {"logits": self.logits.cpu(), "moments": self.moments.cpu()},
-            part,
-            {"nadkit.checkpoint": json.dumps(state)},
-        )
+        tensors = {name: getattr(self, name).cpu().contiguous() for name in _STATE}
+        save_file(tensors, part, {"nadkit.checkpoint": json.dumps(state)})
         os.replace(part, path)
 
     def _resume(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -173,7 +197,7 @@ class Run:
         try:
             with safe_open(path, "pt") as file:
                 state = json.loads(file.metadata()["nadkit.checkpoint"])
-                logits, moments = file.get_tensor("logits"), file.get_tensor("moments")
+                tensors = {name: file.get_tensor(name) for name in _STATE}
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise NadkitError(
                 f"{path} is no checkpoint of learn_masks ({error}); remove it or name another file"
@@ -190,4 +214,5 @@ class Run:
                 f"{path} is a checkpoint of other settings ({change}); remove it or name another file"
             )
         self.done, self.history = int(state["done"]), state["history"]
-        self.logits, self.moments = logits.to(self.logits), moments.to(self.moments)
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor.to(getattr(self, name)))
