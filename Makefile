@@ -41,10 +41,11 @@ test-long: $(INSTALLED)
 
 test-all: test test-long  ## the fast tests, then notebooks, slow and browser tests
 
-check: $(INSTALLED)  ## formatting, lint and types
+check: $(INSTALLED)  ## formatting, lint, types and layering
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(PY) -m pytest -q tests/test_layering.py
 
 format: $(INSTALLED)  ## format the code, strip the notebooks
 	$(VENV)/bin/ruff format .

@@ -1,4 +1,4 @@
-"""Learning: against a slow serial copy of the released loop, planted answers, and every way to be interrupted."""
+"""Learning: against a slow serial copy of the released loop, and every way to be interrupted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def images(network: Network) -> Images:
-    """Return 14 noise pictures a class, labelled mostly as the network answers, so that it is mostly right."""
+    """Return 14 noise pictures a class, labelled so that the network is right on some only."""
     generator = torch.Generator().manual_seed(5)
     pixels = torch.rand(600, 1, 8, 8, generator=generator) * torch.rand(600, 1, 1, 1, generator=generator)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def scores_differ(a, b) -> float:
 def slow_official(
     network: Network, images: Images, task: int, *, beta: float, steps: int, batch: int, seed: int
 ):
-    """Return the scores of one task by the released loop: one task, one picture at a time, hand-gated layers."""
+    """Return one task's scores by the released loop: one picture at a time, layers gated by hand."""
     conv1, conv2, linear = network.model[0], network.model[3], network.model[7]
 
     def forward(x, gate1, gate2):
@@ -356,13 +356,13 @@ def test_another_objective_can_be_given(network, images):
     class KeepFirst(Objective):
         name = "keep-first"
 
-        def gates(self, logits, kept):
+        def gates(self, logits, kept):  # noqa: ARG002 - the interface's names
             return torch.ones_like(logits) + logits - logits.detach()
 
         def loss(self, batch):
             return batch.per_task(batch.logits.square().mean(1))
 
-        def step(self, logits, gradient, moments, number, progress, sizes):
+        def step(self, logits, gradient, *_rest):
             return logits - gradient.sign()
 
     masks = learn_masks(network, images, objective=KeepFirst(), steps=2, progress=False)

@@ -102,7 +102,7 @@ class Objective:
         progress: float,
         sizes: list[int],
     ) -> Tensor:
-        """Return the next logits; `moments` (2, n_tasks, units) is the optimiser's memory, changed in place."""
+        """Return the next logits; `moments` (2, n_tasks, units) is a memory to change in place."""
         raise NotImplementedError
 
     def kept_share(self, share: Tensor, progress: float) -> Tensor:

@@ -109,9 +109,8 @@ def set_up(
     """Check pictures and tasks against the network, run it once over all pictures, prepare a control."""
     unknown = [c for c in images.class_names if c not in network.class_names]
     if unknown:
-        raise ImageError(
-            f"pictures of {unknown[0]!r}, which {network.name} has no class for; {closest(unknown[0], network.class_names)}"
-        )
+        near = closest(unknown[0], network.class_names)
+        raise ImageError(f"pictures of {unknown[0]!r}, which {network.name} has no class for; {near}")
     names = (
         tuple(tasks)
         if tasks is not None
@@ -137,7 +136,8 @@ def set_up(
                 f" (which {name!r} must accept here)" if control == "relabelled" else ""
             )
             raise ImageError(
-                f"{count} pictures of {which}: at least {FEWEST} are needed to learn from; there are {images.counts()}"
+                f"{count} pictures of {which}: at least {FEWEST} are needed to learn from; "
+                f"there are {images.counts()}"
             )
     small = len(images) * network.input_shape[0] * network.input_shape[1] * network.input_shape[2] < 2**28
     pixels = images.pixels[:] if small else images.pixels

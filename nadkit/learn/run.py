@@ -146,10 +146,11 @@ class Run:
         with torch.enable_grad():
             with Taps(network, addresses, gates=gates, rows=gate_rows) as taps:
                 out = network.logits(inputs)
+            target = problem.answer[index].eq(problem.accepts[row]).to(out)
+            right = (problem.answer == problem.labels)[index].to(device)
             batch = Batch(
                 row.to(device), problem.logit[row].to(device), torch.tensor(own, device=device),
-                problem.answer[index].eq(problem.accepts[row]).to(out), (problem.answer == problem.labels)[index].to(device), out,
-                taps.activations if addresses else {}, reference,
+                target, right, out, taps.activations if addresses else {}, reference,
                 {a: g.expand(len(streams), -1) for a, g in gates.items()}, extras, len(streams),
             )  # fmt: skip
             loss = objective.loss(batch)

@@ -115,10 +115,19 @@ def learn_masks(
         problem, made, steps, seed, shared, progress, Path(checkpoint) if checkpoint else None, callback
     )
     learner.settings = {
-        "objective": made.name, **_plain(made), "tasks": list(problem.tasks), "kept_share": "auto" if auto else share.tolist(),
-        "beta": beta, "shared": shared, "control": control, "steps": steps, "seed": seed,
-        "weights_id": network.weights_id, "layers": list(network.layers), "pictures": problem.digest(),
-    }  # fmt: skip
+        "objective": made.name,
+        **_plain(made),
+        "tasks": list(problem.tasks),
+        "kept_share": "auto" if auto else share.tolist(),
+        "beta": beta,
+        "shared": shared,
+        "control": control,
+        "steps": steps,
+        "seed": seed,
+        "weights_id": network.weights_id,
+        "layers": list(network.layers),
+        "pictures": problem.digest(),
+    }
     if isinstance(made, Official):
         if auto:
             raise NadkitError(
@@ -165,9 +174,8 @@ def _shares(kept_share: float | Sequence[float] | Mapping[str, float] | str, tas
 
 def _plain(objective: Objective) -> dict[str, Any]:
     """Return an objective's settings as plain values, for the mask file and checkpoints."""
-    fields = dataclasses.fields(objective) if dataclasses.is_dataclass(objective) else ()
-    settings = {f.name: getattr(objective, f.name) for f in fields if f.name != "beta"}
-    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in settings.items()}
+    settings = vars(objective).items()
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in settings if k != "beta"}
 
 
 def _mask_set(network: Network, learner: Learner, learned: Learned) -> MaskSet:
@@ -178,6 +186,7 @@ def _mask_set(network: Network, learner: Learner, learned: Learned) -> MaskSet:
     sizes = [layer.units for layer in network.layers.values()]
     parts = {a: p.contiguous() for a, p in zip(network.layers, scores.split(sizes, 1), strict=True)}
     history: pd.DataFrame = pd.DataFrame(learned.history)
+    control = "shared" if learner.shared else learner.settings["control"]
     settings = {
         k: v
         for k, v in learner.settings.items()
@@ -185,7 +194,7 @@ def _mask_set(network: Network, learner: Learner, learned: Learned) -> MaskSet:
     }
     meta = {
         "network": network.name, "weights_id": network.weights_id, "class_names": list(network.class_names),
-        "objective": learner.objective.name, "control": "shared" if learner.shared else learner.settings["control"],
+        "objective": learner.objective.name, "control": control, "threshold": 0.5,
         "seed": learner.seed, "settings": {**settings, **learned.extra}, **problem.notes,
     }  # fmt: skip
     return MaskSet(problem.tasks, parts, history, meta)
