@@ -15,7 +15,7 @@ from nadkit.networks.untrained import make_untrained, restore_untrained
 from nadkit.taps import Layer
 
 __all__ = [
-    "BUNDLED", "DATA", "Layer", "Network", "Standardise", "fresh_network", "gated_logits", "hash_weights", "load_masks",
-    "load_network", "log_odds", "log_rest", "make_untrained", "mask_path", "model_card", "restore_untrained",
-    "whole_logits",
+    "BUNDLED", "DATA", "Layer", "Network", "Standardise", "fresh_network", "gated_logits", "hash_weights",
+    "load_masks", "load_network", "log_odds", "log_rest", "make_untrained", "mask_path", "model_card",
+    "restore_untrained", "whole_logits",
 ]  # fmt: skip

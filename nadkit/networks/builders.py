@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nadkit.errors import NadkitError, closest
 from nadkit.networks.cells import DARTS_V2, CellNet
 
 
@@ -21,6 +22,13 @@ class ConvUnit(nn.Sequential):
     --------
     >>> ConvUnit(3, 8, stride=2)(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 8, 16, 16])
+
+    Parameters
+    ----------
+    channels_in, channels_out : at least 1
+    kernel : odd size of the convolution, padded so that stride 1 keeps the picture's size
+    stride : 1, or 2 to halve the picture (rounded up)
+    relu : False leaves the output signed
     """
 
     def __init__(
@@ -34,7 +42,23 @@ class ConvUnit(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
-    """A residual block: 1×1, 3×3, 1×1 convolutions beside a shortcut, joined before the last ReLU."""
+    """A residual block: 1×1, 3×3, 1×1 convolutions beside a shortcut, joined before the last ReLU.
+
+    Examples
+    --------
+    >>> Bottleneck(4, 8, stride=2)(torch.zeros(1, 4, 6, 6)).shape
+    torch.Size([1, 8, 3, 3])
+
+    Parameters
+    ----------
+    channels_in, channels_out : at least 1 and 2; the inner convolutions have half of `channels_out`
+    stride : of the 3×3 convolution and of the shortcut
+
+    Notes
+    -----
+    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, figure 5 right. It differs
+    in that the inner width is a half, not a quarter, and that the stride is the 3×3 convolution's.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1):
         super().__init__()
@@ -57,7 +81,24 @@ class Bottleneck(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see everything before them; the block hands on all of it, concatenated."""
+    """Layers that each see everything before them; the block hands on all of it, concatenated.
+
+    Examples
+    --------
+    >>> DenseBlock(4, growth=2, depth=3)(torch.zeros(1, 4, 6, 6)).shape
+    torch.Size([1, 10, 6, 6])
+
+    Parameters
+    ----------
+    channels_in : channels of the block's input
+    growth : channels that each layer adds
+    depth : number of layers
+
+    Notes
+    -----
+    Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, equation 2. It differs in
+    the order within a layer (convolution, normalisation, ReLU) and has no 1×1 convolution in it.
+    """
 
     def __init__(self, channels_in: int, growth: int, depth: int):
         super().__init__()
@@ -72,7 +113,18 @@ class DenseBlock(nn.Module):
 
 
 class Head(nn.Sequential):
-    """Global average, then one linear layer to the logits."""
+    """Global average, then one linear layer to the logits.
+
+    Examples
+    --------
+    >>> Head(4, 10)(torch.zeros(2, 4, 6, 6)).shape
+    torch.Size([2, 10])
+
+    Parameters
+    ----------
+    channels_in : channels of the last layer
+    n_classes : number of logits
+    """
 
     def __init__(self, channels_in: int, n_classes: int):
         super().__init__()
@@ -88,6 +140,22 @@ def plain(channels_in: int, n_classes: int, widths: Sequence[Sequence[int]]) -> 
     --------
     >>> plain(1, 10, [[8], [8, 16]])[1]
     ['stem', 'stage1.0', 'stage1.1']
+
+    Parameters
+    ----------
+    channels_in : channels of a picture
+    n_classes : number of logits
+    widths : units of each layer: the stem (one number, at half the size), then one list a stage
+
+    Returns
+    -------
+    tuple
+        The network, with fresh weights from torch's random state, and the addresses in forward order.
+
+    Notes
+    -----
+    Source: Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015. It differs in its batch
+    normalisation, its stem, and one linear layer for three.
     """
     (stem,), *stages = widths
     net = nn.Sequential()
@@ -115,6 +183,18 @@ def residual(
     --------
     >>> residual(1, 10, [8, 16], [1, 2])[1]
     ['stem', 'stage1.0', 'stage2.0', 'stage2.1']
+
+    Parameters
+    ----------
+    channels_in : channels of a picture
+    n_classes : number of logits
+    widths : units of each stage's blocks; the stem is as wide as the first
+    depths : blocks in each stage; the first of each later stage halves the picture
+
+    Returns
+    -------
+    tuple
+        The network, with fresh weights from torch's random state, and the addresses in forward order.
     """
     net = nn.Sequential()
     net.add_module("stem", ConvUnit(channels_in, widths[0], stride=2))
@@ -148,6 +228,20 @@ def dense(
     --------
     >>> dense(1, 10, 8, [4, 4], 1, [8])[1]
     ['stem', 'block1.layers.0', 'transition1', 'block2.layers.0']
+
+    Parameters
+    ----------
+    channels_in : channels of a picture
+    n_classes : number of logits
+    stem : units of the first convolution
+    growths : units that each layer of a block adds, one number a block
+    depth : layers in each block
+    transitions : units of the 1×1 convolution after each block but the last; average pooling follows it
+
+    Returns
+    -------
+    tuple
+        The network, with fresh weights from torch's random state, and the addresses in forward order.
     """
     net = nn.Sequential()
     net.add_module("stem", ConvUnit(channels_in, stem, stride=2))
@@ -174,6 +268,22 @@ def build(family: str, channels_in: int, n_classes: int) -> tuple[nn.Module, lis
     >>> model, addresses = build("vgg", 1, 10)
     >>> len(addresses), addresses[:2]
     (9, ['stem', 'stage1.0'])
+
+    Parameters
+    ----------
+    family : `"vgg"`, `"resnet"`, `"densenet"` or `"darts"`
+    channels_in : channels of a picture
+    n_classes : number of logits
+
+    Returns
+    -------
+    tuple
+        The network, with fresh weights from torch's random state, and the addresses in forward order.
+
+    Raises
+    ------
+    NadkitError
+        No such family; the closest names are given.
     """
     if family == "vgg":
         return plain(channels_in, n_classes, [[16], [16, 20], [32, 32, 48], [64, 64, 64]])
@@ -184,4 +294,4 @@ def build(family: str, channels_in: int, n_classes: int) -> tuple[nn.Module, lis
     if family == "darts":
         net = CellNet(channels_in, n_classes, width=8, n_cells=8, genotype=DARTS_V2)
         return net, net.addresses
-    raise ValueError(f"no family {family!r}")
+    raise NadkitError(f"no family {family!r}; {closest(str(family), ['vgg', 'resnet', 'densenet', 'darts'])}")

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from nadkit.errors import NadkitError, closest
 from nadkit.masks import MaskSet
@@ -38,7 +38,7 @@ def _world(source: str) -> tuple[tuple[int, int, int], tuple[str, ...], Standard
 def _known(name: str) -> tuple[str, str]:
     if name not in BUNDLED:
         raise NadkitError(
-            f"no bundled network {name!r}; {closest(name, BUNDLED)}; others: Network.wrap(model, ...)"
+            f"no bundled network {name!r}; {closest(str(name), BUNDLED)}; others: Network.wrap(model, ...)"
         )
     family, source = name.split("-")
     return family, source
@@ -51,11 +51,21 @@ def fresh_network(name: str, *, seed: int = 0) -> Network:
     --------
     >>> fresh_network("vgg-fashion").input_shape
     (1, 28, 28)
+
+    Parameters
+    ----------
+    name : `{vgg, resnet, densenet, darts}-{fashion, scenes}`
+    seed : of the weights; the same on every device
+
+    Raises
+    ------
+    NadkitError
+        No such network; the closest names are given.
     """
     family, source = _known(name)
     shape, class_names, preprocess = _world(source)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not that of a GPU, which is not restored
         model, addresses = build(family, shape[0], len(class_names))
     return _network(name, model, addresses, shape, class_names, preprocess)
 
@@ -64,7 +74,8 @@ def _network(
     name: str, model: nn.Module, addresses: list[str], shape: tuple[int, int, int],
     class_names: tuple[str, ...], preprocess: Standardise,
 ) -> Network:  # fmt: skip
-    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    model = model.eval().requires_grad_(False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's types
     with frozen(model), torch.no_grad():
         layers, _ = choose_layers(model, torch.zeros(1, *shape), addresses)
     return Network(
@@ -97,23 +108,30 @@ def load_network(name: str) -> Network:
     """
     family, source = _known(name)
     shape, class_names, preprocess = _world(source)
-    card = model_card(name)
+    card, weights = _read(name)
     with torch.random.fork_rng(devices=[]):
         model, addresses = build(family, shape[0], len(class_names))
-    with safe_open(DATA / f"{name}.safetensors", "pt") as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
-    model.load_state_dict({**weights, **counters})
+    try:
+        model.load_state_dict({**weights, **counters})
+    except RuntimeError as error:
+        raise NadkitError(
+            f"the file of {name} does not hold the weights of a {family}; reinstall nadkit ({error})"
+        ) from None
     network = _network(name, model, addresses, shape, class_names, preprocess)
     if network.weights_id != card["weights_id"]:
         raise NadkitError(
-            f"the file of {name} names weights {card['weights_id']} and holds {network.weights_id}; reinstall nadkit"
+            f"the file of {name} names weights {card['weights_id']} and holds {network.weights_id}; "
+            "it was changed: reinstall nadkit"
         )
     return network
 
 
 def model_card(name: str) -> Mapping[str, Any]:
     """Return a bundled network's card: data, command, seed, accuracy, parameters, MFLOP per picture.
+
+    A multiplication with its addition counts as two operations. `test_accuracy` is that on all
+    `test_pictures`, `test_accuracy_200_a_class` that on `load_images(..., split="test")`.
 
     Examples
     --------
@@ -123,22 +141,40 @@ def model_card(name: str) -> Mapping[str, Any]:
     Raises
     ------
     NadkitError
-        No such network, or its file is missing.
+        No such network, or its file is missing or damaged.
     """
     _known(name)
+    return _read(name)[0]
+
+
+def _read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the card and the tensors of a bundled network's file."""
     path = DATA / f"{name}.safetensors"
     if not path.exists():
         raise NadkitError(
             f"the weights of {name} are not installed; train them: python -m nadkit.networks.train {name}"
         )
-    with safe_open(path, "pt") as file:
-        card: dict[str, Any] = json.loads(file.metadata()["card"])
-    return card
+    try:
+        with safe_open(path, "pt") as file:
+            card: dict[str, Any] = json.loads((file.metadata() or {})["card"])
+            return card, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise NadkitError(
+            f"the file of {name} is damaged ({error}); reinstall nadkit, or train it again: "
+            f"python -m nadkit.networks.train {name}"
+        ) from None
 
 
 def mask_path(name: str, *, objective: str, kept_share: float, seed: int, control: str | None) -> Path:
-    """Return where a bundled mask file lies."""
-    return DATA / "masks" / f"{name}-{control or objective}-{round(kept_share * 100):02d}-s{seed}.safetensors"
+    """Return where a bundled mask file lies.
+
+    Examples
+    --------
+    >>> mask_path("vgg-fashion", objective="official", kept_share=0.3, seed=0, control=None).name
+    'vgg-fashion-official-30-s0.safetensors'
+    """
+    percent = f"{kept_share * 100:.6g}".zfill(2)  # 30, but 30.5 for a share that is not bundled
+    return DATA / "masks" / f"{name}-{control or objective}-{percent}-s{seed}.safetensors"
 
 
 def load_masks(
@@ -170,6 +206,8 @@ def load_masks(
         No such masks are bundled; what there is is listed.
     """
     _known(name)
+    if isinstance(kept_share, bool) or not isinstance(kept_share, (int, float)):
+        raise NadkitError(f"bundled masks have a kept share, a number in (0, 1], got {kept_share!r}")
     path = mask_path(
         name,
         objective=objective,
@@ -181,6 +219,7 @@ def load_masks(
         there = sorted(p.stem.removeprefix(f"{name}-") for p in path.parent.glob(f"{name}-*.safetensors"))
         asked = f"objective={objective!r}, kept_share={kept_share}, seed={seed}, control={control!r}"
         raise NadkitError(
-            f"no bundled masks of {name} for {asked}; there are: {', '.join(there) or 'none'}; learn_masks makes others"
+            f"no bundled masks of {name} for {asked}; there are: {', '.join(there) or 'none'}; "
+            "learn_masks makes others"
         )
     return MaskSet.load(path)

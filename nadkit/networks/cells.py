@@ -12,6 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nadkit.errors import NadkitError, closest
+
+OPERATIONS = (
+    "none", "max_pool_3x3", "avg_pool_3x3", "skip_connect",
+    "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5",
+)  # fmt: skip
+
 
 class Genotype(NamedTuple):
     """What a search found: (operation, node read) pairs, two per node, and the nodes a cell hands on."""
@@ -38,19 +45,40 @@ DARTS_V2 = Genotype(
 
 
 class Zero(nn.Module):
-    """The operation `none`: an output of zeros, at the stride asked for."""
+    """The operation `none`: an output of zeros, at the stride asked for.
+
+    Examples
+    --------
+    >>> Zero(2)(torch.ones(1, 1, 3, 3)).shape
+    torch.Size([1, 1, 2, 2])
+
+    Parameters
+    ----------
+    stride : 1 or 2
+    """
 
     def __init__(self, stride: int):
         super().__init__()
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return zeros of (N, C, H / stride, W / stride)."""
+        """Return zeros, (N, C, ceil(H / stride), ceil(W / stride))."""
         return x[:, :, :: self.stride, :: self.stride] * 0.0
 
 
 class FactorizedReduce(nn.Module):
-    """Halve the picture without losing every second pixel: two shifted 1×1 convolutions, side by side."""
+    """Halve the picture without losing every second pixel: two shifted 1×1 convolutions, side by side.
+
+    Examples
+    --------
+    >>> FactorizedReduce(4, 8)(torch.zeros(1, 4, 7, 7)).shape
+    torch.Size([1, 8, 4, 4])
+
+    Parameters
+    ----------
+    channels_in : at least 1
+    channels_out : at least 2; half of them come from either convolution
+    """
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()
@@ -60,7 +88,7 @@ class FactorizedReduce(nn.Module):
         self.norm = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, channels_out, ceil(H / 2), ceil(W / 2)); odd sizes are padded by one zero row and column."""
+        """Return (N, channels_out, ceil(H / 2), ceil(W / 2)); odd sizes get a zero row and column."""
         x = self.relu(x)
         # The odd half starts one pixel later; padding first keeps both halves the same size at odd sizes.
         shifted = nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
@@ -86,10 +114,21 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
     >>> operation("sep_conv_5x5", 4, 2)(torch.zeros(1, 4, 8, 8)).shape
     torch.Size([1, 4, 4, 4])
 
+    Parameters
+    ----------
+    name : one of the eight in `OPERATIONS`
+    channels : of its input and of its output
+    stride : 1, or 2 to halve the picture (rounded up)
+
     Raises
     ------
-    ValueError
+    NadkitError
         The name is none of the eight operations of the search space.
+
+    Notes
+    -----
+    Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019, section 3. Pooling is followed by batch normalisation
+    here, as in the authors' search and unlike in their final networks; all normalisations are affine.
     """
     if name in ("max_pool_3x3", "avg_pool_3x3"):
         pool: nn.Module = (
@@ -107,14 +146,66 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
         return nn.Sequential(*_separable(channels, int(name[-1]), stride, dilation=2))
     if name == "none":
         return Zero(stride)
-    raise ValueError(
-        f"no operation {name!r} in the DARTS search space; there are: none, max_pool_3x3, avg_pool_3x3, "
-        "skip_connect, sep_conv_3x3, sep_conv_5x5, dil_conv_3x3, dil_conv_5x5"
-    )
+    raise NadkitError(f"no operation {name!r} in the DARTS search space; {closest(str(name), OPERATIONS)}")
+
+
+def check_genotype(genotype: Genotype) -> None:
+    """Refuse a genotype that no cell can be built from.
+
+    Examples
+    --------
+    >>> check_genotype(DARTS_V2)
+
+    Parameters
+    ----------
+    genotype : node i = 2, 3, … reads by its two operations from nodes 0 to i - 1
+
+    Raises
+    ------
+    NadkitError
+        An unknown operation, an odd number of them, a node that reads itself or a later one, or handed-on
+        nodes that are none, not there, or (in the reduction cell, whose inputs have twice the size) 0 or 1.
+    """
+    for kind, edges, concat, lowest in (
+        ("normal", genotype.normal, genotype.normal_concat, 0),
+        ("reduce", genotype.reduce, genotype.reduce_concat, 2),
+    ):
+        if not edges or len(edges) % 2:
+            raise NadkitError(f"{kind} cell: {len(edges)} operations; every node adds two, from at least one")
+        for i, (name, source) in enumerate(edges):
+            if name not in OPERATIONS:
+                raise NadkitError(
+                    f"{kind} cell: no operation {name!r} in the DARTS search space; "
+                    f"{closest(str(name), OPERATIONS)}"
+                )
+            if not 0 <= source < 2 + i // 2:
+                raise NadkitError(
+                    f"{kind} cell: node {2 + i // 2} reads node {source}; it can read 0 to {1 + i // 2}"
+                )
+        last = 1 + len(edges) // 2
+        if not concat or not all(lowest <= node <= last for node in concat):
+            raise NadkitError(
+                f"{kind} cell: hands on nodes {list(concat)}; name at least one of {lowest} to {last}"
+            )
 
 
 class Cell(nn.Module):
-    """One cell: two inputs, nodes that add two operations each, and their concatenation."""
+    """One cell: two inputs, nodes that add two operations each, and their concatenation.
+
+    Examples
+    --------
+    >>> cell = Cell(DARTS_V2, (6, 8), 4, reduces=True, after_reduction=False)
+    >>> cell(torch.zeros(1, 6, 8, 8), torch.zeros(1, 8, 8, 8)).shape
+    torch.Size([1, 16, 4, 4])
+
+    Parameters
+    ----------
+    genotype : of the form that `check_genotype` accepts
+    inputs : channels of the outputs of the cell before the last one, and of the last one
+    channels : of every node
+    reduces : use the genotype's reduction cell, which halves the picture
+    after_reduction : the last cell was one, so the one before it gave pictures of twice the size
+    """
 
     def __init__(
         self,
@@ -168,10 +259,29 @@ class CellNet(nn.Module):
     >>> net = CellNet(1, 10, width=4, n_cells=3, genotype=DARTS_V2)
     >>> net(torch.zeros(2, 1, 28, 28)).shape, net.addresses
     (torch.Size([2, 10]), ['stem', 'cells.0', 'cells.1', 'cells.2'])
+
+    Parameters
+    ----------
+    channels_in : channels of a picture
+    n_classes : number of logits
+    width : channels of a node in the first cells; twice as many after each reduction
+    n_cells : at least 1
+    genotype : of the form that `check_genotype` accepts
+
+    Raises
+    ------
+    NadkitError
+        The genotype is not of that form.
+
+    Notes
+    -----
+    Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019, section 4. It differs in that the stem halves the
+    picture, and has neither an auxiliary head nor dropped paths.
     """
 
     def __init__(self, channels_in: int, n_classes: int, *, width: int, n_cells: int, genotype: Genotype):
         super().__init__()
+        check_genotype(genotype)
         # The stem has no ReLU, as published: each cell starts with one.
         self.stem = nn.Sequential(
             nn.Conv2d(channels_in, 3 * width, 3, 2, 1, bias=False), nn.BatchNorm2d(3 * width)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from nadkit.errors import ImageError, NadkitError, closest
+from nadkit.images import LazyPixels
 from nadkit.networks.places import choose_layers
 from nadkit.taps import Layer, frozen
 
@@ -24,10 +27,15 @@ class Standardise:
     >>> Standardise((0.5,), (0.25,))(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)).mean()
     tensor(2.)
 
+    Parameters
+    ----------
+    mean : one a channel, in [0, 1]
+    std : one a channel, above 0
+
     Raises
     ------
     ImageError
-        Float pixels lie outside [0, 1], as those of a picture read as 0-255 floats do.
+        When called: float pixels lie outside [0, 1], as those of a picture read as 0-255 floats do.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -39,10 +47,13 @@ class Standardise:
             pixels = pixels.float() / 255
         elif pixels.numel() and (pixels.min() < 0 or pixels.max() > 1):
             raise ImageError(
-                f"float pixels must lie in [0, 1], these reach from {pixels.min():.3g} to {pixels.max():.3g}; "
-                "divide 0-255 values by 255, or pass uint8"
+                f"float pixels must lie in [0, 1], these reach from {pixels.min():.3g} to "
+                f"{pixels.max():.3g}; divide 0-255 values by 255, or pass uint8"
             )
-        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=pixels.device)[:, None, None]
+            for v in (self.mean, self.std)
+        )
         return ((pixels.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def __repr__(self) -> str:
@@ -58,16 +69,23 @@ def _as_float(pixels: Tensor) -> Tensor:
 def hash_weights(tensors: Mapping[str, Tensor]) -> str:
     """Return 16 hex digits that name these weights: SHA-256 over names, types, shapes and bytes.
 
+    The order of the names, the device and the memory format do not matter. Left out are counters of training
+    steps (`num_batches_tracked`), which no output depends on, and whatever in a state dict is no tensor.
+
     Examples
     --------
     >>> hash_weights({"w": torch.zeros(2)}) == hash_weights({"w": torch.ones(2)})
     False
+
+    Parameters
+    ----------
+    tensors : name → tensor, such as `model.state_dict()`
     """
     digest = hashlib.sha256()
     for key in sorted(tensors):
-        if key.endswith("num_batches_tracked"):  # a counter of training steps; no output depends on it
+        if key.endswith("num_batches_tracked") or not isinstance(tensors[key], Tensor):
             continue
-        value = tensors[key].detach().cpu().contiguous()
+        value = tensors[key].detach().cpu().resolve_conj().resolve_neg().contiguous()
         digest.update(f"{key}|{value.dtype}|{tuple(value.shape)}|".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()[:16]
@@ -89,7 +107,7 @@ class Network:
 
     Examples
     --------
-    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     >>> network = Network.wrap(model, ["cat", "dog"], example=torch.zeros(1, 1, 8, 8))
     >>> list(network.layers), network(torch.zeros(3, 1, 8, 8)).shape
     (['1'], torch.Size([3, 2]))
@@ -115,7 +133,7 @@ class Network:
         return torch.device("cpu") if first is None else first.device
 
     def class_index(self, class_name: str) -> int:
-        """Return the logit that stands for a class.
+        """Return the logit that stands for a class, 0 to n_classes - 1.
 
         Raises
         ------
@@ -124,31 +142,45 @@ class Network:
         """
         if class_name not in self.class_names:
             raise NadkitError(
-                f"no class {class_name!r} in {self.name}; {closest(class_name, self.class_names)}"
+                f"no class {class_name!r} in {self.name}; {closest(str(class_name), self.class_names)}"
             )
         return self.class_names.index(class_name)
 
-    def prepare(self, pixels: Tensor) -> Tensor:
+    def prepare(self, pixels: Tensor | LazyPixels) -> Tensor:
         """Return the model's input for pictures, on the model's device, after checking them.
 
         Parameters
         ----------
-        pixels : (N, C, H, W), uint8 0-255 or float
+        pixels : (N, C, H, W), uint8 0-255 or float; pictures of a folder are read, all of them
+
+        Returns
+        -------
+        Tensor
+            What `preprocess` makes of them, in the model's own float type.
 
         Raises
         ------
         ImageError
-            Wrong number of axes, channels or size; neither uint8 nor float; NaN or infinite pixels.
+            No tensor; wrong number of axes, channels or size; neither uint8 nor float; NaN or infinite
+            pixels; for a bundled network, float pixels outside [0, 1].
         """
+        if isinstance(pixels, LazyPixels):
+            pixels = pixels[:]
+        if not isinstance(pixels, Tensor):
+            raise ImageError(
+                f"pictures must be a tensor (N, C, H, W), got {type(pixels).__name__}; "
+                "pass images.pixels, or torch.as_tensor(array)"
+            )
         shape = tuple(pixels.shape)
         if len(shape) != 4 or shape[1:] != self.input_shape:
             raise ImageError(
-                f"{self.name} takes pictures of shape (N, {', '.join(map(str, self.input_shape))}), got {shape}; "
-                "load_images(folder, like=network) converts a folder of pictures"
+                f"{self.name} takes pictures of shape (N, {', '.join(map(str, self.input_shape))}), "
+                f"got {shape}; load_images(folder, like=network) converts a folder of pictures"
             )
         if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
             raise ImageError(
-                f"pixels must be uint8 (0-255) or float, got {str(pixels.dtype).removeprefix('torch.')}"
+                f"pixels must be uint8 (0-255) or float, got {str(pixels.dtype).removeprefix('torch.')}; "
+                "convert them: pixels.to(torch.uint8)"
             )
         if pixels.is_floating_point() and not bool(torch.isfinite(pixels).all()):
             rows = (~torch.isfinite(pixels)).flatten(1).any(1).nonzero().flatten().tolist()
@@ -160,12 +192,16 @@ class Network:
         return inputs.to(dtype)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return (N, n_classes) for inputs made by `prepare`; of a tuple, the first element."""
-        out = self.model(inputs)
+        """Return (N, n_classes) for inputs made by `prepare`; of a tuple, the first element.
+
+        A model that is in training mode answers as in evaluation mode, and gets its mode back.
+        """
+        with _evaluating(self.model):
+            out = self.model(inputs)
         first: Tensor = out[0] if isinstance(out, (tuple, list)) else out
         return first
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor | LazyPixels) -> Tensor:
         """Return logits (N, n_classes) for pixels (N, C, H, W), uint8 or float."""
         return self.logits(self.prepare(pixels))
 
@@ -196,20 +232,27 @@ class Network:
         Parameters
         ----------
         model : the module; it is run once on the example, frozen for that moment and restored
-        class_names : one name per logit
+        class_names : one name per logit, at least two
         example : (N, C, H, W) pixels, at least one picture
         layers : `"auto"` (block outputs, never a place that feeds a normalisation), a pattern such as
-            `"layer3.*"`, or a list of addresses and patterns
+            `"layer3.*"` (`*` stays within one name, `**` goes over dots), or a list of addresses and patterns
         preprocess : pixels → the model's input; by default uint8 becomes [0, 1] and floats pass unchanged
         name : by default the module's class name in lower case
+
+        Warns
+        -----
+        UserWarning
+            The model returns a tuple; its first element is taken as the logits, here and later.
 
         Raises
         ------
         LayerError
             No layer fits what was asked; the closest addresses are given.
+        ImageError
+            The example is not pictures, or `prepare` refuses it.
         NadkitError
-            The output is not logits: wrong shape, not finite, or probabilities that sum to 1; or class
-            names that repeat.
+            No module; class names that are one text, repeat or are fewer than two; an output that is not
+            logits: wrong shape, not finite, or probabilities that sum to 1.
 
         Examples
         --------
@@ -217,40 +260,74 @@ class Network:
         >>> Network.wrap(model, ["a", "b"], example=torch.zeros(1, 1, 8, 8), layers=["0", "1"]).units
         8
         """
-        names = tuple(class_names)
-        if len(set(names)) != len(names):
-            raise NadkitError(f"class names must differ, got {names}")
-        if example.ndim != 4:
-            raise ImageError(f"example must be pictures of shape (N, C, H, W), got {tuple(example.shape)}")
-        shape = tuple(example.shape[1:])
+        if not isinstance(model, nn.Module):
+            raise NadkitError(f"cannot wrap a {type(model).__name__}; give a torch.nn.Module")
+        names = _check_names(class_names)
+        if not isinstance(example, Tensor) or example.ndim != 4 or not len(example):
+            got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+            raise ImageError(
+                f"example must be at least one picture, a tensor (N, C, H, W), got {got}; "
+                "one picture of your data will do: images.pixels[:1]"
+            )
+        shape = (example.shape[1], example.shape[2], example.shape[3])
         network = Network(
-            name or type(model).__name__.lower(), model, {}, names,
-            hash_weights(model.state_dict()), preprocess or _as_float, (shape[0], shape[1], shape[2]),
+            name or type(model).__name__.lower(), model, MappingProxyType({}), names,
+            hash_weights(model.state_dict()), preprocess or _as_float, shape,
         )  # fmt: skip
         with frozen(model), torch.no_grad():
-            inputs = network.prepare(example)
-            chosen, out = choose_layers(model, inputs, layers)
+            chosen, out = choose_layers(model, network.prepare(example), layers)
         _check_logits(out, len(example), names)
-        object.__setattr__(network, "layers", MappingProxyType(chosen))
-        return network
+        return replace(network, layers=MappingProxyType(chosen))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(class_names, str):
+        raise NadkitError(f"class names must be a list of names, got the one text {class_names!r}")
+    names = tuple(class_names)
+    strange = [name for name in names if not isinstance(name, str) or not name]
+    if strange:
+        raise NadkitError(f"class names must be texts that are not empty, got {strange[0]!r}")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise NadkitError(f"class names must differ; these repeat: {', '.join(repeated)}")
+    if len(names) < 2:
+        raise NadkitError(
+            f"a network needs at least two classes, got {len(names)}: a task is told apart from the others; "
+            "turn one logit z into two: (0, z)"
+        )
+    return names
 
 
 def _check_logits(out: object, count: int, class_names: tuple[str, ...]) -> None:
-    if isinstance(out, (tuple, list)):
+    wanted = (
+        f"the model must return logits, a tensor (N, {len(class_names)}) for {len(class_names)} class names"
+    )
+    if isinstance(out, (tuple, list)) and out:
         warnings.warn(f"the model returns {len(out)} outputs; the first is taken as the logits", stacklevel=3)
         out = out[0]
     if not isinstance(out, Tensor):
-        raise NadkitError(
-            f"the model must return logits, a tensor (N, {len(class_names)}); it returns {type(out).__name__}"
-        )
+        raise NadkitError(f"{wanted}; it returns {type(out).__name__}; wrap it in a module that picks them")
     if tuple(out.shape) != (count, len(class_names)):
-        raise NadkitError(
-            f"the model must return logits (N, {len(class_names)}) for {len(class_names)} class names and N = {count}; "
-            f"it returns {tuple(out.shape)}"
-        )
-    if not out.is_floating_point() or not bool(torch.isfinite(out).all()):
-        raise NadkitError("the model's output on the example is not finite numbers; logits are needed")
-    if bool((out >= 0).all()) and torch.allclose(out.sum(1), torch.ones_like(out[:, 0]), atol=1e-4):
+        raise NadkitError(f"{wanted}; with N = {count} it returns {tuple(out.shape)}")
+    if not out.is_floating_point():
+        raise NadkitError(f"{wanted}; it returns {out.dtype}")
+    if not bool(torch.isfinite(out).all()):
+        raise NadkitError(f"{wanted}; its output on the example is not finite")
+    # Numbers of 16 bits sum to 1 less exactly.
+    near = 1e-4 if out.dtype.itemsize > 2 else 1e-2
+    if bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < near).all()):
         raise NadkitError(
             "the model returns probabilities (they sum to 1); take its softmax off: logits are needed"
         )

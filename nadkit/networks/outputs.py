@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from nadkit.errors import NadkitError
 from nadkit.networks.network import Network
 from nadkit.taps import Taps, frozen
 
@@ -38,6 +39,10 @@ def log_rest(logits: Tensor) -> Tensor:
     --------
     >>> log_rest(torch.tensor([5.0, 0.0, 0.0]))
     tensor([0.6931, 5.0067, 5.0067])
+
+    Parameters
+    ----------
+    logits : (..., n_classes), finite, at least two classes
     """
     top = logits.argmax(-1, keepdim=True)
     shifted = logits - logits.gather(-1, top)
@@ -50,7 +55,21 @@ def log_rest(logits: Tensor) -> Tensor:
 
 
 def whole_logits(network: Network, inputs: Tensor, *, batch_size: int = 500) -> Tensor:
-    """Return the whole network's logits (N, n_classes) for prepared inputs, without gradients."""
+    """Return the whole network's logits (N, n_classes) for prepared inputs, without gradients.
+
+    Examples
+    --------
+    >>> import nadkit as nk
+    >>> network = nk.load_network("vgg-fashion")
+    >>> whole_logits(network, network.prepare(torch.zeros(3, 1, 28, 28))).shape
+    torch.Size([3, 10])
+
+    Parameters
+    ----------
+    network : the network; its modes and gradient flags come back
+    inputs : (N, C, H, W), made by `network.prepare`
+    batch_size : pictures per forward pass
+    """
     with frozen(network.model), torch.no_grad():
         return torch.cat([network.logits(part) for part in inputs.split(batch_size)])
 
@@ -64,13 +83,20 @@ def gated_logits(
     ----------
     network : the network
     inputs : (N, C, H, W), made by `network.prepare`
-    gates : address → (n_tasks, n_units)
+    gates : address → (n_tasks, n_units), at least one layer; 1 keeps, 0 removes
     batch_size : pictures per forward pass
 
     Returns
     -------
     Tensor
         (n_tasks, N, n_classes), without gradients.
+
+    Raises
+    ------
+    LayerError
+        A layer is not there, or a gate does not fit it.
+    NadkitError
+        No gates, or gates that do not have one row a task, as many for every layer.
 
     Examples
     --------
@@ -81,7 +107,14 @@ def gated_logits(
     >>> bool((gated_logits(network, inputs, gates)[0] == whole_logits(network, inputs)).all())
     True
     """
-    n_tasks = len(next(iter(gates.values())))
+    shapes = {tuple(gate.shape[:-1]) for gate in gates.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        given = ", ".join(f"{a}: {tuple(g.shape)}" for a, g in gates.items())
+        raise NadkitError(
+            f"gates need one row a task, as many for every layer (n_tasks, n_units), got {given or 'none'}; "
+            "masks.gates() gives those of all tasks"
+        )
+    ((n_tasks,),) = shapes
     out = []
     with frozen(network.model), torch.no_grad():
         for task in range(n_tasks):

@@ -11,15 +11,18 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from nadkit.errors import NadkitError
+from nadkit.errors import NadkitError, closest
 from nadkit.images import Images, load_images
 from nadkit.networks import BUNDLED, DATA, fresh_network, hash_weights
 
@@ -27,10 +30,10 @@ BATCH = 128
 SCENES_PER_CLASS = 3000
 
 
-def _pictures(source: str, split: str) -> Images:
+def _pictures(source: str, split: Literal["train", "test"]) -> Images:
     """Return the full data: all of Fashion-MNIST, or as many rendered scenes as a training needs."""
     if source == "fashion":
-        return load_images("fashion", split="train" if split == "train" else "test", full=True)
+        return load_images("fashion", split=split, full=True)
     return load_images("scenes", split=split, per_class=SCENES_PER_CLASS if split == "train" else 1000)
 
 
@@ -46,7 +49,14 @@ def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
-    """Return the share of pictures whose largest logit is their class's, 0-1."""
+    """Return the share of pictures whose largest logit is their class's, 0-1; leaves evaluation mode on.
+
+    Parameters
+    ----------
+    model : the module
+    inputs : (N, C, H, W), what the module takes; N at least 1
+    labels : (N,) int64
+    """
     model.eval()
     hits = sum(
         int((model(x).argmax(1) == y).sum())
@@ -80,11 +90,15 @@ def train(
     Raises
     ------
     NadkitError
-        The name is not a bundled network's, or the state to resume from has other settings.
+        The name is not a bundled network's, `epochs` is below 1, `rate` is not above 0, or the state to
+        resume from is damaged or has other settings.
     """
-    if name not in BUNDLED:
-        raise NadkitError(f"no bundled network {name!r}; there are: {', '.join(BUNDLED)}")
-    family, source = name.split("-")
+    _check_name(name)
+    if epochs < 1 or not 0 < rate < math.inf:
+        raise NadkitError(
+            f"a training needs epochs of at least 1 and a rate above 0, got {epochs} and {rate}"
+        )
+    source = name.split("-")[1]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = _pictures(source, "train")
     network = fresh_network(name, seed=seed)
@@ -122,7 +136,14 @@ def train(
     return _ship(name, model, network.preprocess, settings, folder, state)
 
 
-def _keep(state: Path, settings: dict[str, object], model: nn.Module, momentum: dict[str, Tensor]) -> None:
+def _check_name(name: str) -> None:
+    if name not in BUNDLED:
+        raise NadkitError(f"no bundled network {name!r}; {closest(str(name), BUNDLED)}")
+
+
+def _keep(
+    state: Path, settings: Mapping[str, object], model: nn.Module, momentum: Mapping[str, Tensor]
+) -> None:
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()} | {
         f"momentum/{k}": v for k, v in momentum.items()
     }
@@ -136,30 +157,40 @@ def _keep(state: Path, settings: dict[str, object], model: nn.Module, momentum: 
     os.replace(part, state)
 
 
-def _resume(state: Path, settings: dict[str, object], model: nn.Module, momentum: dict[str, Tensor]) -> int:
+def _resume(
+    state: Path, settings: Mapping[str, object], model: nn.Module, momentum: Mapping[str, Tensor]
+) -> int:
     if not state.exists():
         return 0
-    from safetensors import safe_open
-
-    with safe_open(state, "pt") as file:
-        kept = json.loads(file.metadata()["settings"])
-    done = int(kept.pop("done"))
+    try:
+        with safe_open(state, "pt") as file:
+            kept = json.loads(file.metadata()["settings"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        done = int(kept.pop("done"))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise NadkitError(f"{state} is no state of a training ({error}); remove it to start over") from None
     if kept != settings:
         raise NadkitError(
             f"{state} holds a training with other settings ({kept}); remove it to start over with {settings}"
         )
-    tensors = load_file(state)
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model/")})
     for key, value in momentum.items():
         value.copy_(tensors[f"momentum/{key}"])
     return done
 
 
-def _ship(name: str, model: nn.Module, preprocess, settings, folder: Path, state: Path) -> Path:  # type: ignore[no-untyped-def]
+def _ship(
+    name: str,
+    model: nn.Module,
+    preprocess: Callable[[Tensor], Tensor],
+    settings: Mapping[str, object],
+    folder: Path,
+    state: Path,
+) -> Path:
     family, source = name.split("-")
     device = next(model.parameters()).device
     test = _pictures(source, "test")
-    subset = load_images(source, split="test")
+    subset = load_images(source, split="test")  # what is shipped, 200 a class
     measured = {
         "test_accuracy": accuracy(model, preprocess(test.pixels[:]).to(device), test.labels.to(device)),
         "test_pictures": len(test),
@@ -167,7 +198,8 @@ def _ship(name: str, model: nn.Module, preprocess, settings, folder: Path, state
             model, preprocess(subset.pixels[:]).to(device), subset.labels.to(device)
         ),
     }
-    model = model.cpu().to(memory_format=torch.contiguous_format)
+    model = model.cpu()
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # missing in torch's types
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(preprocess(subset.pixels[:1]))
     tensors = {
@@ -179,7 +211,8 @@ def _ship(name: str, model: nn.Module, preprocess, settings, folder: Path, state
         "data": "Fashion-MNIST, all 60,000 training pictures"
         if source == "fashion"
         else f"rendered scenes, {SCENES_PER_CLASS} a class",
-        "command": f"python -m nadkit.networks.train {name} --epochs {settings['epochs']} --rate {settings['rate']} --seed {settings['seed']}",
+        "command": f"python -m nadkit.networks.train {name} "
+        + " ".join(f"--{key} {settings[key]}" for key in ("epochs", "rate", "seed")),
         "parameters": sum(p.numel() for p in model.parameters()),
         "mflop_per_image": counter.get_total_flops() / 1e6,
         "weights_id": hash_weights(tensors),
@@ -188,13 +221,26 @@ def _ship(name: str, model: nn.Module, preprocess, settings, folder: Path, state
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    save_file(tensors, path, {"card": json.dumps(card, sort_keys=True)})
+    part = path.with_suffix(".part")
+    save_file(tensors, part, {"card": json.dumps(card, sort_keys=True)})
+    part.chmod(0o644)  # safetensors lets only the writer read; an installed package is for everyone
+    os.replace(part, path)
     state.unlink(missing_ok=True)
     return path
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train the networks named on the command line."""
+    """Train the networks named on the command line.
+
+    Parameters
+    ----------
+    arguments : such as `["vgg-fashion", "--epochs", "16"]`; those of the process by default
+
+    Raises
+    ------
+    NadkitError
+        A name is not a bundled network's; nothing is trained then.
+    """
     parser = argparse.ArgumentParser(prog="python -m nadkit.networks.train", description=__doc__)
     parser.add_argument("names", nargs="+", help="bundled names, or `all`")
     parser.add_argument("--epochs", type=int, default=10)
@@ -204,6 +250,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default=None)
     options = parser.parse_args(arguments)
     names = list(BUNDLED) if options.names == ["all"] else options.names
+    for name in names:
+        _check_name(name)
     for name in names:
         path = train(
             name,
