@@ -27,14 +27,13 @@ from nadkit.images import Images, load_images
 from nadkit.networks import BUNDLED, DATA, fresh_network, hash_weights
 
 BATCH = 128
-SCENES_PER_CLASS = 3000
 
 
-def _pictures(source: str, split: Literal["train", "test"]) -> Images:
-    """Return the full data: all of Fashion-MNIST, or as many rendered scenes as a training needs."""
+def _pictures(source: str, split: str, scenes_per_class: int) -> Images:
+    """Return the full data: all of Fashion-MNIST, or as many rendered scenes as asked."""
     if source == "fashion":
-        return load_images("fashion", split=split, full=True)
-    return load_images("scenes", split=split, per_class=SCENES_PER_CLASS if split == "train" else 1000)
+        return load_images("fashion", split="train" if split == "train" else "test", full=True)
+    return load_images("scenes", split="train" if split == "train" else "test", per_class=scenes_per_class)
 
 
 def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,6 +70,7 @@ def train(
     epochs: int = 10,
     rate: float = 0.1,
     seed: int = 0,
+    scenes: int = 3000,
     folder: Path = DATA,
     scratch: Path = Path("build"),
     device: str | None = None,
@@ -83,6 +83,7 @@ def train(
     epochs : passes over the training pictures; 10
     rate : largest step of SGD with momentum 0.9; it rises over the first fifth and falls to 0 by a cosine
     seed : decides the start, the order and the augmentation; 0
+    scenes : rendered training pictures a class; Fashion-MNIST is always taken whole
     folder : where the weights go; the package's own data folder
     scratch : where the state after each epoch is kept, to resume from; `build`
     device : `"cpu"` or `"cuda"`; a GPU where there is one
@@ -100,7 +101,7 @@ def train(
         )
     source = name.split("-")[1]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    images = _pictures(source, "train")
+    images = _pictures(source, "train", scenes)
     network = fresh_network(name, seed=seed)
     model = network.model.to(device)
     for parameter in model.parameters():
@@ -109,7 +110,9 @@ def train(
     labels = images.labels.to(device)
     steps = math.ceil(len(inputs) / BATCH)
     momentum = {key: torch.zeros_like(p) for key, p in model.named_parameters()}
-    settings = {"name": name, "epochs": epochs, "rate": rate, "seed": seed}
+    settings: dict[str, object] = {"name": name, "epochs": epochs, "rate": rate, "seed": seed}
+    if source == "scenes":
+        settings["scenes"] = scenes
     state = scratch / f"{name}.state.safetensors"
     done = _resume(state, settings, model, momentum)
     for epoch in range(done, epochs):
@@ -189,7 +192,7 @@ def _ship(
 ) -> Path:
     family, source = name.split("-")
     device = next(model.parameters()).device
-    test = _pictures(source, "test")
+    test = _pictures(source, "test", 1000)
     subset = load_images(source, split="test")  # what is shipped, 200 a class
     measured = {
         "test_accuracy": accuracy(model, preprocess(test.pixels[:]).to(device), test.labels.to(device)),
@@ -210,9 +213,9 @@ def _ship(
         "family": family,
         "data": "Fashion-MNIST, all 60,000 training pictures"
         if source == "fashion"
-        else f"rendered scenes, {SCENES_PER_CLASS} a class",
+        else f"rendered scenes, {settings['scenes']} a class",
         "command": f"python -m nadkit.networks.train {name} "
-        + " ".join(f"--{key} {settings[key]}" for key in ("epochs", "rate", "seed")),
+        + " ".join(f"--{k} {settings[k]}" for k in ("epochs", "rate", "seed", "scenes") if k in settings),
         "parameters": sum(p.numel() for p in model.parameters()),
         "mflop_per_image": counter.get_total_flops() / 1e6,
         "weights_id": hash_weights(tensors),
@@ -246,6 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=3000, help="rendered training pictures a class")
     parser.add_argument("--folder", type=Path, default=DATA, help="where the weights go")
     parser.add_argument("--device", default=None)
     options = parser.parse_args(arguments)
@@ -258,6 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
             epochs=options.epochs,
             rate=options.rate,
             seed=options.seed,
+            scenes=options.scenes,
             folder=options.folder,
             device=options.device,
         )
