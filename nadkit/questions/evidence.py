@@ -98,8 +98,9 @@ def whether(
         Task "mean" is the mean over tasks that have a value. For relabelled, a task's positives are the
         pictures of the class that its logit had to learn to accept. A task without a picture has n = 0 and
         an empty (NaN) value. Rows of random are the mean over draws, from their 2.5 % to their 97.5 % point.
-        Intervals: Wilson, combined for balanced accuracy, for one set of masks; else a bootstrap stratified
-        by class, and over seeds of the masks if several are given.
+        Intervals are Wilson's, combined of two for balanced accuracy and excess (MOVER); Newcombe's for
+        AUROC. Means over tasks, and several seeds of the masks, take their variance from a bootstrap
+        stratified by class and, at its second level, over the seeds.
         `attrs["answer"]` is the table in one sentence.
 
     Raises

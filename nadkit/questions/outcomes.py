@@ -1,4 +1,4 @@
-"""One condition's answers to a sample of pictures, and every metric of them with its bootstrap."""
+"""One condition's answers to a sample of pictures, and every metric of them with its interval."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from nadkit.measures import (
     NO_VALUE,
     Estimate,
     auroc,
+    auroc_estimate,
+    correlation,
+    effective,
     mover,
     percentiles,
     proportion,
@@ -66,32 +69,46 @@ class Metric:
     name : as in the tables
     values : (n_repetitions, n_tasks), NaN where there is none
     counts : (n_tasks,) of how many pictures it is
+    pictures : how many there are in all
     draws : (n_tasks, DRAWS) of the bootstrap; (n_tasks, 0) for random masks, which are their own spread
-    exact : the tasks' estimates, where a closed form gives better intervals than the bootstrap
+    exact : single tasks' estimates, where a closed form serves
+    parts : two metrics that this one is a weighted sum of
+    weights : of the two, and a constant
     """
 
     name: str
     values: Tensor
     counts: Tensor
+    pictures: int
     draws: Tensor
     exact: Sequence[Estimate] | None = None
+    parts: tuple[Metric, Metric] | None = None
+    weights: tuple[float, float, float] = (0.5, -0.5, 0.5)
 
     def estimates(self) -> list[Estimate]:
         """Return one estimate a task."""
-        if self.exact is not None:
-            return list(self.exact)
-        return [_estimate(values, draws) for values, draws in zip(self.values.T, self.draws, strict=True)]
+        return [self._of([task]) for task in range(len(self.counts))]
 
     def mean(self) -> Estimate:
         """Return the mean over the tasks that have a value."""
-        return _estimate(self.values.nanmean(1), self.draws.nanmean(0))
+        return self._of((~self.values.isnan().any(0)).nonzero().flatten().tolist())
 
-
-def _estimate(values: Tensor, draws: Tensor) -> Estimate:
-    """The mean of repetitions (n_repetitions,), with the percentiles of bootstrap draws or of their own."""
-    if bool(values.isnan().any()):
-        return NO_VALUE
-    return Estimate(float(values.mean()), *percentiles(draws if len(draws) else values))
+    def _of(self, tasks: list[int]) -> Estimate:
+        """The mean over these tasks and over repetitions."""
+        if not tasks or bool(self.values[:, tasks].isnan().any()):
+            return NO_VALUE
+        if self.exact is not None and len(tasks) == 1:
+            return self.exact[tasks[0]]
+        values = self.values[:, tasks].mean(1)
+        if not self.draws.shape[1]:
+            return Estimate(float(values.mean()), *percentiles(values))
+        if self.parts is not None:
+            first, second = self.parts
+            *weights, constant = self.weights
+            together = correlation(first.draws[tasks].mean(0), second.draws[tasks].mean(0))
+            return mover([first._of(tasks), second._of(tasks)], weights, constant, together)
+        variance = float(self.draws[tasks].mean(0).var())
+        return effective(float(values.mean()), variance, min(int(self.counts[tasks].sum()), self.pictures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,21 +136,26 @@ class Outcome:
             return WHOLE
         return IMAGES if self.condition.repetitions == 1 else SEEDS
 
-    def metrics(self) -> dict[str, Metric]:
-        """Return every metric that is of single tasks, by name."""
+    def metrics(self) -> list[Metric]:
+        """Return every metric that is of single tasks."""
         positive = self._positive()
-        found = [*self._rates(self.log_odds, positive)]
+        found = self._rates(self.log_odds, positive)
         if self.calibrated is not None:
             balanced = self._rates(self.calibrated, positive)[-1]
             found.append(replace(balanced, name="balanced_accuracy_calibrated"))
+        values, exact = auroc(self.log_odds, positive), None
+        if self._single():
+            kinds = zip(values[0].tolist(), positive.sum(1).tolist(), strict=True)
+            exact = [auroc_estimate(value, ours, positive.shape[1] - ours) for value, ours in kinds]
         draws = self._draws(lambda weights: auroc(self.log_odds, positive, weights))
-        found.append(Metric("auroc", auroc(self.log_odds, positive), _both(positive), draws))
-        return {metric.name: metric for metric in found}
+        found.append(Metric("auroc", values, _both(positive), positive.shape[1], draws, exact))
+        return found
 
     def balanced_accuracy(self) -> Metric:
         """Return balanced accuracy, calibrated if there is a calibration."""
-        decided = self.log_odds if self.calibrated is None else self.calibrated
-        return self._rates(decided, self._positive())[-1]
+        return self._rates(self.log_odds if self.calibrated is None else self.calibrated, self._positive())[
+            -1
+        ]
 
     def recomposed(self) -> tuple[Estimate, int]:
         """Return recomposed accuracy and its n; of the whole network, the accuracy of its own answer.
@@ -151,44 +173,54 @@ class Outcome:
             right = recomposed(self.calibrated, targets, labels)
         if not count:
             return NO_VALUE, 0
-        if self.condition.repetitions == 1 and not self.condition.drawn:
+        if self._single():
             return proportion(float(right[0, asked].sum()), count), count
-        draws = self._draws(lambda weights: (right * asked)[:, None] @ weights.double().T / count)
-        return _estimate(right[:, asked].mean(1), draws[0]), count
+        draws = self._draws(lambda weights: (right * asked)[:, None] @ weights.T / count)[:1]
+        values = right[:, asked].mean(1, keepdim=True)
+        return Metric("", values, torch.tensor([count]), count, draws).mean(), count
 
     def _positive(self) -> Tensor:
         """(n_tasks, n_images): the pictures that each task must accept."""
         return self.condition.targets[:, None] == self.sample.labels
 
+    def _single(self) -> bool:
+        """One answer to each picture: pictures are all that varies."""
+        return self.condition.repetitions == 1 and not self.condition.drawn
+
     def _rates(self, log_odds: Tensor, positive: Tensor) -> list[Metric]:
         """Recall, false alarm and balanced accuracy."""
         # A comparison with NaN is a plain no, so tasks without a fit are blanked by hand.
         blank = log_odds.isnan().any(2)
-        ours = positive.sum(1)
-        counts = {"recall": ours, "false_alarm": (~positive).sum(1), "balanced_accuracy": _both(positive)}
-        values = rates(log_odds, positive)
-        draws = None if self.condition.drawn else rates(log_odds, positive, self.sample.weights)
-        closed = None
-        if self.condition.repetitions == 1 and not self.condition.drawn:
-            closed = _closed_forms(log_odds[0] > 0, positive, blank[0])
-        found = []
-        for place, (name, count) in enumerate(counts.items()):
-            spread = torch.empty(len(ours), 0)
-            if draws is not None:
-                spread = self._over_seeds(draws[place].masked_fill(blank[..., None], torch.nan))
-            point = values[place].masked_fill(blank, torch.nan)
-            found.append(Metric(name, point, count, spread, closed[place] if closed else None))
-        return found
+        values = [value.masked_fill(blank, torch.nan) for value in rates(log_odds, positive)]
+        drawn = None if self.condition.drawn else rates(log_odds, positive, self.sample.weights)
+        simple = []
+        for place, (name, kind) in enumerate((("recall", positive), ("false_alarm", ~positive))):
+            counts = kind.sum(1)
+            exact = _proportions(values[place], counts) if self._single() else None
+            draws = self._over_seeds(None if drawn is None else drawn[place])
+            simple.append(Metric(name, values[place], counts, positive.shape[1], draws, exact))
+        recall, false_alarm = simple
+        draws = (recall.draws + 1 - false_alarm.draws) / 2
+        exact = None
+        if self._single():
+            # Within one task the two are of different pictures, and so independent.
+            pairs = zip(recall.estimates(), false_alarm.estimates(), strict=True)
+            exact = [mover(pair, (0.5, -0.5), 0.5) for pair in pairs]
+        counts = _both(positive)
+        both = Metric(
+            "balanced_accuracy", values[2], counts, positive.shape[1], draws, exact, (recall, false_alarm)
+        )
+        return [recall, false_alarm, both]
 
     def _draws(self, measure: Callable[[Tensor], Tensor]) -> Tensor:
         """(n_tasks, DRAWS) of a measure that turns weights into (n_repetitions, n_tasks, DRAWS)."""
-        if self.condition.drawn:
-            return torch.empty(len(self.condition.targets), 0)
-        return self._over_seeds(measure(self.sample.weights))
+        return self._over_seeds(None if self.condition.drawn else measure(self.sample.weights))
 
-    def _over_seeds(self, draws: Tensor) -> Tensor:
-        """Average the repetitions as each draw's second level picked them: (n_tasks, DRAWS)."""
-        picks = resample_seeds(self.condition.repetitions, DRAWS, self.sample.seed + 1).double()
+    def _over_seeds(self, draws: Tensor | None) -> Tensor:
+        """Average the repetitions as each draw's second level picked them; (n_tasks, 0) without draws."""
+        if draws is None:
+            return torch.empty(len(self.condition.targets), 0)
+        picks = resample_seeds(self.condition.repetitions, DRAWS, self.sample.seed + 1)
         return torch.einsum("rtb,br->tb", draws, picks)
 
 
@@ -198,13 +230,7 @@ def _both(positive: Tensor) -> Tensor:
     return torch.where((ours > 0) & (ours < total), total, 0)
 
 
-def _closed_forms(yes: Tensor, positive: Tensor, blank: Tensor) -> list[list[Estimate]]:
-    """Wilson intervals of recall and false alarm and, of both, balanced accuracy; (n_tasks, n_images)."""
-    found: list[list[Estimate]] = [[], [], []]
-    for said, ours, empty in zip(yes, positive, blank.tolist(), strict=True):
-        recall = proportion(int((said & ours).sum()), int(ours.sum()))
-        false_alarm = proportion(int((said & ~ours).sum()), int((~ours).sum()))
-        both = mover([recall, false_alarm], [0.5, -0.5], 0.5)
-        for place, estimate in enumerate((recall, false_alarm, both)):
-            found[place].append(NO_VALUE if empty or math.isnan(estimate.value) else estimate)
-    return found
+def _proportions(values: Tensor, counts: Tensor) -> list[Estimate]:
+    """Wilson's intervals of rates (1, n_tasks); no value where there is none."""
+    pairs = zip(values[0].tolist(), counts.tolist(), strict=True)
+    return [NO_VALUE if math.isnan(value) else proportion(round(value * n), n) for value, n in pairs]

@@ -11,6 +11,9 @@ from nadkit.questions.conditions import LEARNED
 if TYPE_CHECKING:
     import pandas as pd
 
+SOLVED = 0.95
+"""The share of the whole network's balanced accuracy from which on a task counts as solved, not in part."""
+
 SHOWN = ("recall", "false_alarm", "balanced_accuracy", "kept_share")
 
 
@@ -26,7 +29,8 @@ class _Fact(NamedTuple):
 def answer(table: pd.DataFrame) -> str:
     """Return the table of `whether` as one sentence, computed from its rows.
 
-    It says "contains" only where the lower end of the mean excess over the best learned control is above 0.
+    It says "contains" only where the lower end of the mean excess over the best learned control is above 0,
+    and "in part" below 0.95 of the whole network's balanced accuracy.
 
     Examples
     --------
@@ -48,6 +52,7 @@ def answer(table: pd.DataFrame) -> str:
         The table has no balanced accuracy of the condition kept.
     """
     metric = _decisive(table)
+    whole = _fact(table, "whole", metric)
     kept = _fact(table, "kept", metric)
     if kept is None:
         if not ((table["condition"] == "kept") & (table["metric"] == "balanced_accuracy")).any():
@@ -57,20 +62,23 @@ def answer(table: pd.DataFrame) -> str:
     size = "" if share is None else f"keeping {100 * share.value:.3g} % of the units of each task "
     name = str(table["network"].iloc[0])
     kind = "calibrated balanced accuracy" if metric.endswith("calibrated") else "balanced accuracy"
-    level = f"at a {kind} of {kept}"
+    level = f"at a {kind} of {kept}" + ("" if whole is None else f" (whole network {whole.value:.2f})")
+    solves = "solves the tasks"
+    if whole is not None and kept.value < SOLVED * whole.value:
+        solves = "solves the tasks in part"
     if kept.low <= 0.5:
         return f"{name}: {size}does not solve the tasks, {level}; a constant answer has 0.50."
     excess = _fact(table, "kept", "excess")
     if excess is None:
-        return f"{name}: {size}solves the tasks, {level}, and no learned control stands beside it."
+        return f"{name}: {size}{solves}, {level}, and no learned control stands beside it."
     best = max(
         (control for control in LEARNED if _fact(table, control, metric) is not None),
         key=lambda control: _value(table, control, metric),
     )
     beside = f"the best learned control ({best}) has {_fact(table, best, metric)}, an excess of {excess}"
     if excess.low > 0:
-        return f"{name} contains sub-architectures for these tasks: {size}solves them {level}; {beside}."
-    return f"{name}: {size}solves the tasks, {level}, but so does a control: {beside}."
+        return f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}; {beside}."
+    return f"{name}: {size}{solves}, {level}, but so does a control: {beside}."
 
 
 def evidence_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ Row = dict[str, object]
 def condition_rows(network: str, outcome: Outcome) -> Iterator[Row]:
     """Yield the rows of one condition: its tasks, their mean, all tasks together, and the kept share."""
     condition, tasks = outcome.condition, outcome.sample.tasks
-    for metric in outcome.metrics().values():
+    for metric in outcome.metrics():
         yield from _rows(network, outcome, metric)
     if condition.gates is None or outcome.calibrated is not None:
         yield _row(network, outcome, "all", "recomposed_accuracy", *outcome.recomposed(), outcome.interval)
@@ -33,7 +33,7 @@ def condition_rows(network: str, outcome: Outcome) -> Iterator[Row]:
 def excess_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """Yield what the tasks' own masks have over the best learned control, which is best on its mean.
 
-    Both saw the same pictures, so their bootstrap draws are subtracted pair by pair.
+    Both saw the same pictures, so a bootstrap tells how far the two go up and down together.
     """
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
     controls = [by_name[name].balanced_accuracy() for name in LEARNED if name in by_name]
@@ -41,9 +41,16 @@ def excess_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
         return
     own = by_name["kept"].balanced_accuracy()
     best = max(controls, key=_mean_or_least)
-    values = own.values.mean(0) - best.values.mean(0)
-    counts = torch.minimum(own.counts, best.counts)
-    yield from _rows(network, by_name["kept"], Metric("excess", values[None], counts, own.draws - best.draws))
+    excess = Metric(
+        "excess",
+        (own.values.mean(0) - best.values.mean(0))[None],
+        torch.minimum(own.counts, best.counts),
+        own.pictures,
+        own.draws - best.draws,
+        parts=(own, best),
+        weights=(1.0, -1.0, 0.0),
+    )
+    yield from _rows(network, by_name["kept"], excess)
 
 
 def _mean_or_least(metric: Metric) -> float:
@@ -53,9 +60,9 @@ def _mean_or_least(metric: Metric) -> float:
 
 
 def _rows(network: str, outcome: Outcome, metric: Metric) -> Iterator[Row]:
-    tasks, pictures = outcome.sample.tasks, len(outcome.sample.labels)
-    estimates, counts = [*metric.estimates(), metric.mean()], [*metric.counts.tolist(), pictures]
-    for task, estimate, n in zip((*tasks, "mean"), estimates, counts, strict=True):
+    estimates = [*metric.estimates(), metric.mean()]
+    counts = [*metric.counts.tolist(), metric.pictures]
+    for task, estimate, n in zip((*outcome.sample.tasks, "mean"), estimates, counts, strict=True):
         yield _row(network, outcome, task, metric.name, estimate, n, outcome.interval)
 
 
