@@ -37,7 +37,7 @@ def pictures(source: str) -> tuple[Images, Images]:
     return images[first], images[~first]
 
 
-def jobs(quick: bool = False) -> list[dict[str, Any]]:
+def jobs() -> list[dict[str, Any]]:
     """Return what is learned for one network, the most needed first.
 
     Examples
@@ -55,21 +55,20 @@ def jobs(quick: bool = False) -> list[dict[str, Any]]:
         {"objective": "official", "kept_share": share, "seed": 0, "control": None}
         for share in reversed(SHARES)
     ]
-    if not quick:
-        order += [
-            {"objective": "one-vs-rest", "kept_share": share, "seed": seed, "control": None}
-            for seed in (1, 2)
-            for share in reversed(SHARES)
-        ]
+    order += [
+        {"objective": "one-vs-rest", "kept_share": share, "seed": seed, "control": None}
+        for seed in (1, 2)
+        for share in reversed(SHARES)
+    ]
     return order
 
 
-def bundle(name: str, *, quick: bool = False, scratch: Path = Path("build")) -> list[Path]:
-    """Learn and write what is missing for one network; return the paths written."""
+def bundle(name: str, *, first: int | None = None, scratch: Path = Path("build")) -> list[Path]:
+    """Learn and write what is missing of a network's first jobs (all by default); return the paths written."""
     network = load_network(name)
     images, _ = pictures(name.split("-")[1])
     written = []
-    for job in jobs(quick):
+    for job in jobs()[:first]:
         path = mask_path(name, **job)
         if path.exists():
             continue
@@ -99,10 +98,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Learn the masks of the networks named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m nadkit.learn.bundle", description=__doc__)
     parser.add_argument("names", nargs="+", help="bundled networks, or `all`")
-    parser.add_argument("--quick", action="store_true", help="one seed only")
+    parser.add_argument("--first", type=int, help="only so many jobs a network, the most needed first")
     options = parser.parse_args(arguments)
     for name in list(BUNDLED) if options.names == ["all"] else options.names:
-        bundle(name, quick=options.quick)
+        bundle(name, first=options.first)
 
 
 if __name__ == "__main__":

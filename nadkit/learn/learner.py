@@ -17,7 +17,7 @@ from nadkit.learn.run import Progress, Run
 from nadkit.networks import log_odds
 from nadkit.taps import Taps, frozen
 
-BISECTIONS = 7
+BISECTIONS = 6
 ENOUGH = 0.95  # of the whole network's balanced accuracy, for kept_share="auto"
 
 
@@ -75,7 +75,7 @@ class Learner:
 
     def bisect_beta(self, share: Tensor) -> Learned:
         """Bisect each task's β on a logarithmic scale and keep, for each, the run that came nearest."""
-        low, high = torch.full((self.count,), -4.0).double(), torch.full((self.count,), 4.0).double()
+        low, high = torch.full((self.count,), -3.0).double(), torch.full((self.count,), 3.0).double()
         best = torch.full((self.count,), torch.inf).double()
         beta = torch.ones(self.count).double()
         scores, history = None, []
@@ -96,7 +96,7 @@ class Learner:
     def smallest_share(self) -> Learned:
         """Bisect each task's share on a logarithmic scale for the smallest that is faithful enough."""
         goal = ENOUGH * balanced_accuracy(self.problem, None)
-        low = torch.full((self.count,), 0.5 / self.problem.network.units).double().log()
+        low = torch.full((self.count,), 1 / self.problem.network.units).double().log()
         high = torch.zeros(self.count).double()
         ever = torch.zeros(self.count, dtype=torch.bool)
         scores, history = None, []
