@@ -64,7 +64,7 @@ def jobs() -> list[dict[str, Any]]:
 
 
 def bundle(name: str, *, first: int | None = None, scratch: Path = Path("build")) -> list[Path]:
-    """Learn and write what is missing of a network's first jobs (all by default); return the paths written."""
+    """Learn and write what is missing of a network's first jobs; return the paths written."""
     network = load_network(name)
     images, _ = pictures(name.split("-")[1])
     written = []
