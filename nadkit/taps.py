@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -177,7 +178,7 @@ class Taps:
     ) -> None:
         model, known = _model_and_layers(target)
         gates = {} if gates is None else gates
-        _check_rows(rows, gates)
+        span = _check_rows(rows, gates)
         if layers is None:
             layers = list(known or gates)
             if not layers:
@@ -190,7 +191,7 @@ class Taps:
             path, call = parse_address(address)
             names = [address, path, f"{path}#1"] if call in (None, 1) else [address]
             layer = next((known[name] for name in names if name in known), None)
-            _check_gate(address, gate, layer, rows)
+            _check_gate(address, gate, layer, span)
             if place.gate is not None:
                 raise LayerError(f"{address!r} gates a call that has a gate; multiply the two into one")
             place.gate, place.axis = gate, layer.axis if layer else 1
@@ -340,32 +341,35 @@ def _model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[
     return model, layers
 
 
-def _check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> None:
+def _check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Return the lowest and the highest row, None if there are no rows."""
     if not isinstance(gates, Mapping):
         raise LayerError(f"gates are {_kind(gates)}; give a dictionary {{address: tensor}}")
     if rows is None:
-        return
+        return None
     if not gates:
         raise LayerError("rows choose among the rows of gates, and there are no gates; give gates=")
     if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1 or rows.is_meta:
         raise LayerError(f"rows are {_kind(rows)}; give an int64 tensor (N,), the task of each sample")
+    return (int(rows.min()), int(rows.max())) if len(rows) else (0, -1)
 
 
-def _check_gate(address: str, gate: Tensor, layer: Layer | None, rows: Tensor | None) -> None:
+def _check_gate(address: str, gate: Tensor, layer: Layer | None, span: tuple[int, int] | None) -> None:
     what = f"the gate of {address!r}"
     if not isinstance(gate, Tensor) or gate.ndim not in (1, 2) or gate.is_complex() or gate.is_meta:
         raise LayerError(f"{what} is {_kind(gate)}; give a tensor (units,) or (tasks, units)")
     if layer is not None and gate.shape[-1] != layer.units:
         raise _wrong_size(address, gate.shape[-1], str(layer.units))
-    if not bool(torch.isfinite(gate.detach()).all()):
+    # The sum is the quick look, as learning opens taps at every step; a sum of finite values may overflow.
+    values = gate.detach()
+    if not math.isfinite(values.sum().item()) and not bool(torch.isfinite(values).all()):
         raise LayerError(f"{what} has NaN or infinite values; 1 keeps a unit, 0 removes it")
     if gate.ndim == 1:
         return
-    if rows is None:
+    if span is None:
         raise LayerError(f"{what} has {len(gate)} rows; say with rows= which one each sample takes")
-    low, high = (int(rows.min()), int(rows.max())) if len(rows) else (0, -1)
-    if low < 0 or high >= len(gate):
-        raise LayerError(f"rows run from {low} to {high}; {what} has {len(gate)} rows, counted from 0")
+    if span[0] < 0 or span[1] >= len(gate):
+        raise LayerError(f"rows run from {span[0]} to {span[1]}; {what} has {len(gate)} rows, counted from 0")
 
 
 def _kind(value: object) -> str:

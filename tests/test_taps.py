@@ -332,6 +332,12 @@ def test_gates_follow_the_dtype_of_the_layer(dtype: torch.dtype, net: torch.dtyp
     assert torch.equal(answer, layer(x).detach() * torch.tensor([1, 0, 1], dtype=net))
 
 
+def test_any_finite_gate_is_taken_even_where_their_sum_overflows() -> None:
+    layer, gate = nn.Sequential(nn.Identity()), torch.full((3,), 3e38)
+    with Taps(layer, gates={"0": gate}):
+        assert torch.equal(layer(torch.ones(2, 3)), gate.expand(2, 3))
+
+
 def test_nested_gates_multiply(model: Residual, pixels: Tensor) -> None:
     one, two = random_gates(seed=4), random_gates(TASKS, seed=5)
     with torch.no_grad(), Taps(model, ["conv2"], gates=one) as outer:
