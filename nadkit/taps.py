@@ -98,8 +98,7 @@ def frozen(target: nn.Module | Tappable) -> Iterator[None]:
     Parameters
     ----------
     target
-        A network or a module. Each module's own mode and each parameter's own flag come back
-        afterwards, whatever ends the block.
+        A network or a module. Every single mode and flag comes back, whatever ends the block.
 
     Raises
     ------
@@ -110,8 +109,7 @@ def frozen(target: nn.Module | Tappable) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        # Flags are set one by one: `.eval()` and `.train()` may be overridden with side effects, and
-        # `.train(mode)` flattens modes that differ between submodules.
+        # One by one: `.eval()` and `.train()` may be overridden, and flatten modes that differ.
         for module, _ in modes:
             module.training = False
         for parameter, _ in flags:
@@ -154,18 +152,18 @@ class Taps:
     Raises
     ------
     LayerError
-        An address that is not there (with the closest names), a gate of the wrong shape or with NaN, rows
-        that do not fit; during a forward, a bare address of a module that runs more than once, an output
-        that is not one tensor, or sizes other than those of rows and gate; at the end of a block that
-        raised nothing itself, a layer that never ran; opening the same object twice.
+        An unknown address (with the closest names), a gate of wrong shape or with NaN, rows that do not
+        fit; in a forward, a bare address of a module that runs more than once, an output that is not one
+        tensor, sizes other than those of rows and gate; at the end of a block that raised nothing itself,
+        a layer that never ran; opening the same object twice.
 
     Notes
     -----
-    A recorded tensor is the output after the gate. It is a copy that no in-place operation of the model
-    can change, and where gradients are on it lies on the way from input to answer, so that
-    `torch.autograd.grad` reaches it. Blocks can be nested on one model: gates multiply, and each block
-    records what its own gate and those of the blocks around it leave. One forward at a time: threads that
-    run one model within a block mix up their calls.
+    A record is the output after the gate, a copy that no in-place operation of the model can change; where
+    gradients are on it lies on the way from input to answer, so that `torch.autograd.grad` reaches it.
+    Nested blocks on one model multiply their gates, and each records what its own gate and those around it
+    leave. A gate acts on what a module returns: where the model drops that (`self.relu(x)` for its side
+    effect), nothing is gated. Threads that run one model within a block mix up their calls.
     """
 
     def __init__(
