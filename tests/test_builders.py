@@ -252,7 +252,7 @@ def test_any_genotype_of_the_form_works(genotype: Genotype) -> None:
 
 
 def test_genotype_is_the_published_one() -> None:
-    # Read off figures 4 (normal) and 5 (reduction) of the second-order search in the authors' repository.
+    # A second time, node by node, as `genotypes.py` of quark0/darts has it under DARTS_V2.
     normal = {2: "sep3 0 sep3 1", 3: "sep3 0 sep3 1", 4: "sep3 1 skip 0", 5: "skip 0 dil3 2"}
     reduced = {2: "max3 0 max3 1", 3: "skip 2 max3 1", 4: "max3 0 skip 2", 5: "skip 2 max3 1"}
     short = {
