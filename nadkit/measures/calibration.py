@@ -43,7 +43,7 @@ def platt(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     """
     scores = scores.double()
     positive = positive.expand(scores.shape)
-    ours, theirs = positive.sum(-1, keepdim=True), (~positive).sum(-1, keepdim=True)
+    ours, theirs = (kind.sum(-1, keepdim=True).double() for kind in (positive, ~positive))
     epsilon = 1 / (torch.minimum(ours, theirs) + 2.0)
     target = torch.where(positive, 1 - epsilon, epsilon)
     weight = torch.where(positive, 0.5 / ours, 0.5 / theirs)
