@@ -1,0 +1,365 @@
+"""`python -m nadkit tour` takes a network apart; `python -m nadkit doctor` checks an environment."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import html
+import json
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nadkit import __version__
+from nadkit.errors import NadkitError, OptionalDependencyError, optional_import
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PACKAGE = Path(__file__).parent
+NOTEBOOK = PACKAGE / "data" / "00_tour.ipynb"
+NETWORK = "resnet-fashion"
+CONDITIONS = ("whole", "official", "kept", "random", "relabelled", "shared", "untrained")
+FIGURE = "application/vnd.plotly.v1+json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command given and return its exit code: 0, or 1 with what is wrong on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m nadkit", description="Take a network apart by task.")
+    parser.add_argument("--version", action="version", version=f"nadkit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("tour", help="take a bundled network apart, write a page that shows it")
+    command.add_argument("--learn", action="store_true", help="learn the ten masks afresh for the table")
+    command.add_argument("--out", type=Path, default=Path("build/tour.html"), help="default: %(default)s")
+    commands.add_parser("doctor", help="check this environment, line by line")
+    options = parser.parse_args(arguments)
+    try:
+        return doctor() if options.command == "doctor" else tour(options.out, learn=options.learn)
+    except NadkitError as error:
+        print(f"nadkit: {error}", file=sys.stderr)
+    except ImportError as error:
+        print(f"nadkit: {error}; see what is missing: python -m nadkit doctor", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("nadkit: stopped", file=sys.stderr)
+    return 1
+
+
+# The tour
+
+
+def tour(out: Path, *, learn: bool = False) -> int:
+    """Execute the notebook, print the evidence table, and write both as one page that opens offline."""
+    import nbformat
+
+    started = time.perf_counter()
+    if not NOTEBOOK.exists():
+        raise NadkitError(f"the tour's notebook {NOTEBOOK} is missing; reinstall nadkit")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("ab").close()  # before the work, not after it
+    except OSError as error:
+        raise NadkitError(f"the page cannot be written to {out}: {error.strerror}; give --out") from None
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    print(f"nadkit {__version__} takes {NETWORK} apart")
+    if fault := run_notebook(notebook):
+        out.write_text(build_page(notebook), encoding="utf-8")
+        raise NadkitError(f"the tour stopped at {fault}; as far as it came: {out}")
+    print("  and the table, task by task", flush=True)
+    table, answer = evidence(learn)
+    source = "learned just now" if learn else "that come with nadkit"
+    more = (
+        f'<h2>The evidence, task by task</h2><p class="answer">{html.escape(answer)}</p>'
+        f"<p>Masks {source}. In brackets: intervals of 95 %.</p>"
+        f'<div class="output">{table.to_html(border=0, classes="evidence", justify="left")}</div>'
+    )
+    out.write_text(build_page(notebook, more), encoding="utf-8")
+    print(f"\n{table_text(table)}\n\n{answer}\n\nIn {time.perf_counter() - started:.0f} s: {out.resolve()}")
+    in_repository = Path("Makefile").exists() and Path("notebooks", NOTEBOOK.name).exists()
+    print(f"Go on in JupyterLab: {'make lab' if in_repository else f'jupyter lab {NOTEBOOK}'}")
+    return 0
+
+
+def run_notebook(notebook: Any) -> str | None:
+    """Execute a notebook in place on a fresh kernel of this Python; return what stopped it, or None."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    code = [place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    begun = time.perf_counter()
+
+    def tell(cell_index: int, **_: Any) -> None:
+        above = "\n".join(cell.source for cell in notebook.cells[:cell_index] if cell.cell_type == "markdown")
+        title = (re.findall(r"^#+ (.*)", above, re.M) or [""])[-1]
+        count = f"{code.index(cell_index) + 1}/{len(code)}"
+        print(f"  {time.perf_counter() - begun:4.0f} s  cell {count}  {title}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="nadkit-", ignore_cleanup_errors=True) as folder:
+        where = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, kernel_name="python3", resources=where, on_cell_execute=tell)
+        manager: Any = client.create_kernel_manager()
+        # A kernel "python3" on disk may be another environment's; without any, Jupyter starts this Python.
+        manager.kernel_spec_manager.kernel_dirs = []
+        manager.connection_file = str(Path(folder, "connection.json"))
+        if os.name == "posix" and len(folder) < 80:  # paths of sockets are short; over TCP the kernel warns
+            manager.transport, manager.ip = "ipc", str(Path(folder, "kernel"))
+        environment = {**os.environ, "IPYTHONDIR": folder, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        if str(PACKAGE.parent) != sysconfig.get_path("purelib"):  # the kernel must find it there, too
+            paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        try:
+            client.execute(env=environment)
+        except CellExecutionError as error:
+            return f"a cell: {error.ename}: {error.evalue}"
+        except RuntimeError as error:  # it died, or never started
+            return f"its kernel, interrupted or short of memory: {str(error).splitlines()[0]}"
+    return None
+
+
+def evidence(learn: bool) -> tuple[pd.DataFrame, str]:
+    """Return the table for the eye, with the published recipe and every control beside, and its sentence."""
+    import pandas as pd
+
+    from nadkit.images import load_images
+    from nadkit.learn import learn_masks
+    from nadkit.learn.bundle import pictures
+    from nadkit.networks import load_masks, load_network
+    from nadkit.questions import evidence_table, whether
+
+    network, images = load_network(NETWORK), load_images("fashion", split="test", per_class=50)
+    to_learn, held_back = pictures("fashion")
+    masks = learn_masks(network, to_learn, kept_share=0.3) if learn else load_masks(NETWORK, kept_share=0.3)
+    own = whether(network, masks, images, calibrate_on=held_back, per_class=20)
+    official = load_masks(NETWORK, objective="official", kept_share=0.3)
+    theirs = whether(network, official, images, calibrate_on=held_back, controls=None, draws=0, per_class=20)
+    theirs = theirs[theirs["condition"] == "kept"].assign(condition="official")
+    both = pd.concat([own, theirs])
+    both = pd.concat([both[both["condition"] == name] for name in CONDITIONS], ignore_index=True)
+    calibrated = both[both["metric"] == "balanced_accuracy_calibrated"].assign(metric="balanced_accuracy")
+    table = evidence_table(both)
+    table.insert(3, "calibrated", evidence_table(calibrated)["balanced_accuracy"])
+    return table.fillna("–").rename(columns=lambda name: str(name).replace("_", " ")), own.attrs["answer"]
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Return the evidence table for a terminal of 110 columns, with an empty line before each task."""
+    padded = table.apply(lambda column: column.str.ljust(column.str.len().max()))
+    head, names, *rows = padded.to_string(justify="left").splitlines()
+    text = "\n".join([names[: len(names.rstrip())] + head[len(names.rstrip()) :], *rows])
+    return re.sub(r" +$", "", re.sub(r"\n(?=\S)", "\n\n", text), flags=re.M)
+
+
+# The page
+
+STYLE = """
+* { box-sizing: border-box } img { max-width: 100% } a { color: #0b5cad } figure { margin: 0 }
+body { margin: 0; color: #1b1f24; font: 17px/1.6 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif }
+main { max-width: 1000px; margin: auto; padding: 24px 20px 64px } p, ul, ol { max-width: 50em }
+h1, h2 { line-height: 1.25 } h2 { margin: 2em 0 .5em; padding-top: .8em; border-top: 1px solid #d8dee4 }
+pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace }
+p code, li code { background: #f3f5f7; border-radius: 4px; padding: .1em .3em }
+pre { margin: 0; padding: 9px 12px; overflow-x: auto }
+.input { margin: 1em 0; border: 1px solid #d8dee4; border-radius: 6px; background: #f6f8fa }
+.output_area { margin: .8em 0; overflow-x: auto } .output_area pre { white-space: pre-wrap }
+.output_stdout pre, .answer { border-left: 4px solid #0b5cad; background: #eef4fb; padding: 9px 12px }
+.output_error pre, .output_stderr pre { border-left: 4px solid #b3261e; background: #fdf0ef }
+.k, .kn, .kc, .ow { color: #8a1f6d } .s1, .s2, .sa { color: #0a5c2b } .c1 { color: #57606a }
+.output_html, figcaption, footer { font-size: 14px } figcaption, footer { color: #57606a }
+table { border: 0; border-collapse: collapse; font: 14px/1.35 inherit; font-variant-numeric: tabular-nums }
+main tr > * { padding: 4px 16px 4px 0; text-align: left; vertical-align: top; white-space: nowrap; border: 0 }
+main thead th { border-bottom: 2px solid #d8dee4 } [rowspan], [rowspan] ~ * { border-top: 1px solid #d8dee4 }
+"""
+# Nothing may be loaded from anywhere, so that the page shows the same offline and in ten years.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def build_page(notebook: Any, more: str = "") -> str:
+    """Return an executed notebook, and more HTML after it, as one page that loads nothing."""
+    from nbconvert import HTMLExporter
+
+    shown = copy.deepcopy(notebook)
+    for output in (output for cell in shown.cells for output in cell.get("outputs", [])):
+        if FIGURE in output.get("data", {}):
+            output.data = {"text/html": figure_html(output.data[FIGURE])}
+    settings = {"template_name": "basic", "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(**settings)  # type: ignore[no-untyped-call]
+    body = re.sub(r'<a class="anchor-link".*?</a>', "", exporter.from_notebook_node(shown)[0]) + more
+    title = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.S)
+    library = resources.files("plotly") / "package_data" / "plotly.min.js"
+    script = library.read_text(encoding="utf-8") if 'class="plot"' in body else ""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{re.sub('<.*?>', '', title[1]) if title else 'nadkit'}</title>\n"
+        f"<style>{STYLE}</style>\n<script>{script}</script></head>\n<body><main>\n{body}\n"
+        f"<footer>nadkit {__version__}, {time.strftime('%Y-%m-%d')}</footer></main></body></html>\n"
+    )
+
+
+def figure_html(figure: Mapping[str, Any]) -> str:
+    """Return a figure that the page's one copy of plotly.js draws, with the words in its `layout.meta`."""
+    layout = {key: value for key, value in figure["layout"].items() if key != "width"}
+    alt = html.escape(str((layout.get("meta") or {}).get("alt") or "figure without a description"))
+    parts = (figure["data"], layout, {"responsive": True, "displayModeBar": False})
+    drawn = ", ".join(json.dumps(part).replace("</", "<\\/") for part in parts)
+    return (
+        f'<figure><div class="plot" role="img" aria-label="{alt}"></div>'
+        f"<script>Plotly.newPlot(document.currentScript.previousElementSibling, {drawn})</script>"
+        f"<figcaption>{alt}</figcaption></figure>"
+    )
+
+
+# The doctor
+
+
+class Check(NamedTuple):
+    """What one check found: its state (ok, warn or FAIL), its name, and what there is and what to do."""
+
+    state: str
+    name: str
+    text: str
+
+
+def verdict(name: str, good: bool, text: str, cure: str, otherwise: str = "FAIL") -> Check:
+    """Return ok and what there is, or another state with what to do."""
+    return Check("ok", name, text) if good else Check(otherwise, name, f"{text}; {cure}")
+
+
+def doctor() -> int:
+    """Print a line for each check of this environment; return 1 if one of them failed, else 0."""
+    states = []
+    for check in (check_python, check_packages, check_threads, check_memory, check_front_end, check_optional,
+                  check_bundled, check_gates):  # fmt: skip
+        try:
+            found = list(check())
+        except Exception as error:  # a broken package may raise anything; the other checks go on
+            name = check.__name__.removeprefix("check_")
+            found = [verdict(name, False, f"{type(error).__name__}: {error}", "reinstall nadkit")]
+        for state, name, text in found:
+            print(f"{state:<5} {name:<17} {text}", flush=True)
+            states.append(state)
+    print(f"{len(states)} checks: {states.count('FAIL')} failed, {states.count('warn')} warned")
+    return 1 if "FAIL" in states else 0
+
+
+def check_python(version: Sequence[int] = sys.version_info[:3]) -> Iterator[Check]:
+    """Python 3.11 or newer."""
+    yield verdict("python", tuple(version) >= (3, 11), ".".join(map(str, version)), "3.11 or newer is needed")
+
+
+def check_packages(
+    requires: Callable[[str], list[str] | None] = metadata.requires,
+    version: Callable[[str], str] = metadata.version,
+) -> Iterator[Check]:
+    """Each dependency has a version that the metadata of nadkit asks for."""
+    try:
+        needed = [line for line in requires("nadkit") or [] if ";" not in line]  # the others are of extras
+    except metadata.PackageNotFoundError:
+        needed = []
+    yield verdict(
+        "nadkit", bool(needed), f"{__version__} in {PACKAGE}", "not installed: pip install .", "warn"
+    )
+    ranges = optional_import("packaging.requirements", "dev")  # JupyterLab brings it along
+    for wanted in map(ranges.Requirement, needed):
+        try:
+            there = version(wanted.name)
+            good = wanted.specifier.contains(there, prereleases=True)
+        except metadata.PackageNotFoundError:
+            there, good = "not installed", False
+        yield verdict(wanted.name, good, there, f"pip install '{wanted}'")
+
+
+def check_threads(threads: int | None = None, cores: int | None = None) -> Iterator[Check]:
+    """No more threads than cores: on small tensors, threads that wait for each other cost a factor."""
+    threads = threads or int(optional_import("torch", "dev").get_num_threads())
+    cores = cores or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    cure = f"slow: export OMP_NUM_THREADS={cores}"
+    yield verdict("threads", threads <= cores, f"torch uses {threads}, cores: {cores}", cure, "warn")
+
+
+def check_memory(root: Path = Path("/")) -> Iterator[Check]:
+    """Memory for the kernel of a notebook: what is free, or what a container still allows."""
+    group = root / "sys/fs/cgroup"
+    try:
+        free = 1024 * int(re.findall(r"MemAvailable:\s*(\d+)", (root / "proc/meminfo").read_text())[0])
+    except (OSError, IndexError):
+        yield Check("warn", "memory", "not known on this system; a notebook needs 1 GB")
+        return
+    try:
+        cache = re.findall(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
+        used = int((group / "memory.current").read_text()) - sum(map(int, cache))
+        free = min(free, int((group / "memory.max").read_text()) - used)
+    except (OSError, ValueError):
+        pass  # no container, or one without a limit: it says "max"
+    cure = "a notebook needs 1 GB: shut other kernels down"
+    yield verdict("memory", free >= 1e9, f"{free / 1e9:.1f} GB free", cure, "warn" if free >= 7e8 else "FAIL")
+
+
+def check_front_end(prefixes: Sequence[str] = (sys.prefix, "/usr/local", "/usr")) -> Iterator[Check]:
+    """JupyterLab has the extensions that draw widgets and figures."""
+    packages = {"@jupyter-widgets/jupyterlab-manager": "jupyterlab_widgets", "anywidget": "anywidget",
+                "jupyterlab-plotly": "plotly"}  # fmt: skip
+    for extension, package in packages.items():
+        places = [Path(p, "share/jupyter/labextensions", extension, "package.json") for p in prefixes]
+        place = next(filter(Path.exists, places), None)
+        text = json.loads(place.read_text()).get("version", "") if place else "missing, outputs stay empty"
+        cure = f"pip install --force-reinstall --no-deps {package}"
+        yield verdict("front end", place is not None, f"{extension} {text}", cure)
+
+
+def check_optional(which: Callable[[str], str | None] = shutil.which) -> Iterator[Check]:
+    """What only some need: a browser for the browser tests, two packages for networks of others."""
+    path = which("chromium") or which("chromium-browser") or which("google-chrome")
+    cure = "only the browser tests need it: apt-get install chromium"
+    yield verdict("chromium", path is not None, path or "not there", cure, "warn")
+    for name in ("torchvision", "timm"):
+        try:
+            yield Check("ok", name, str(optional_import(name, "vision").__version__))
+        except OptionalDependencyError as error:
+            yield Check("warn", name, f"optional: {error}")
+
+
+def check_bundled() -> Iterator[Check]:
+    """The pictures, weights and masks that come with nadkit are there and hold what their hashes say."""
+    from nadkit.images import load_images
+    from nadkit.masks import MaskSet
+    from nadkit.networks import BUNDLED, load_network, mask_path
+
+    yield Check("ok", "pictures", repr(load_images("fashion", split="test")))
+    folder = mask_path(NETWORK, objective="official", kept_share=0.3, seed=0, control=None).parent
+    for name in BUNDLED:
+        try:
+            network, files = load_network(name), sorted(folder.glob(f"{name}-*.safetensors"))
+            for file in files:
+                MaskSet.load(file).check(network)
+            text = f"weights {network.weights_id}, mask files: {len(files)}"
+            yield verdict(name, bool(files), text, "reinstall nadkit")
+        except NadkitError as error:
+            yield Check("FAIL", name, str(error))
+
+
+def check_gates() -> Iterator[Check]:
+    """Gates of one change no bit of a network's answer."""
+    import torch
+
+    from nadkit.images import load_images
+    from nadkit.networks import load_network
+    from nadkit.taps import Taps
+
+    network, pixels = load_network(NETWORK), load_images("fashion", split="test", per_class=2).pixels[:]
+    with Taps(network, gates={address: torch.ones(layer.units) for address, layer in network.layers.items()}):
+        gated = network(pixels)
+    same, text = torch.equal(gated, network(pixels)), "gates of one change no bit of an answer"
+    yield verdict("self test", same, text, "this does not hold here: please report it")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
