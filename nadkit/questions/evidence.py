@@ -133,8 +133,7 @@ def whether(
         rows.extend(condition_rows(network.name, outcome))
     rows.extend(excess_rows(network.name, outcomes))
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "int64"})
-    table.attrs["controls"] = sources
-    table.attrs["answer"] = answer(table)
+    table.attrs = {"controls": sources, "answer": answer(table)}
     return table
 
 

@@ -15,6 +15,8 @@ from nadkit.networks.outputs import gated_logits, log_odds, whole_logits
 from nadkit.questions.conditions import Condition
 
 BATCH = 200
+EQUAL = 1e-4
+"""Log-odds are read to this step: what differs by less is a tie."""
 
 
 class Answers(NamedTuple):
@@ -107,7 +109,8 @@ def _read(condition: Condition, logits: Tensor) -> Tensor:
             "no rate can be read from them: check its weights"
         )
     at = condition.logits[:, None, None].expand(-1, logits.shape[1], 1)
-    return log_odds(logits.double()).gather(2, at)[..., 0]
+    # A closed layer makes all pictures alike up to float32's rounding, which must not rank them.
+    return (log_odds(logits.double()).gather(2, at)[..., 0] / EQUAL).round() * EQUAL
 
 
 def _distinct(gates: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

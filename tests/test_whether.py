@@ -1,0 +1,693 @@
+"""`whether` against a slow table made picture by picture, on a network small enough to compute by hand."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nadkit.questions.conditions as conditions_module
+from nadkit.errors import ImageError, MaskFileError, NadkitError
+from nadkit.images import Images, LazyPixels
+from nadkit.masks import MaskSet
+from nadkit.measures import platt, wilson
+from nadkit.networks import Network
+from nadkit.questions import answer, evidence_table, whether
+from nadkit.questions.conditions import own_conditions
+from nadkit.questions.forwards import ask
+
+NAMES = ("bag", "coat", "shirt", "boot")
+TASKS = ("coat", "boot", "bag")  # fewer than the classes, in another order
+UNITS = {"1": 5, "3": 7}
+
+
+def make_network(seed: int = 0, name: str = "hand") -> Network:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 7), nn.Linear(7, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return Network.wrap(model, NAMES, example=torch.zeros(1, 1, 2, 3), layers=list(UNITS), name=name)
+
+
+def make_images(per_class: Sequence[int], seed: int, names: Sequence[str] = NAMES) -> Images:
+    """Noisy pictures around one prototype a class; the prototypes are the same for every seed."""
+    prototypes = torch.randn(4, 1, 2, 3, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(4).repeat_interleave(torch.tensor(per_class))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    labels = labels[order]
+    noise = torch.randn(len(labels), 1, 2, 3, generator=torch.Generator().manual_seed(seed + 1))
+    return Images(prototypes[labels] + 0.7 * noise, labels, tuple(names))
+
+
+def make_masks(
+    seed: int, tasks: Sequence[str] = TASKS, meta: Mapping[str, object] | None = None, share: float = 0.6
+) -> MaskSet:
+    generator = torch.Generator().manual_seed(seed)
+    scores = {a: (torch.rand(len(tasks), n, generator=generator) < share).float() for a, n in UNITS.items()}
+    return MaskSet.from_scores(scores, tasks, meta)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return make_network()
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return make_images((11, 8, 9, 12), seed=1)
+
+
+@pytest.fixture(scope="module")
+def held_back() -> Images:
+    return make_images((6, 7, 9, 8), seed=50)
+
+
+@pytest.fixture(scope="module")
+def masks() -> MaskSet:
+    return make_masks(3, meta={"seed": 7, "network": "hand", "class_names": list(NAMES)})
+
+
+CONTROLS = {
+    "untrained": make_masks(12, meta={"untrained": {"seed": 5}, "seed": 2}),
+    "relabelled": make_masks(10, meta={"permutation": [0, 2, 3]}),
+    "shared": MaskSet.from_scores(
+        {address: rows[:1].expand(3, -1) for address, rows in make_masks(11).scores.items()}, TASKS
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The untrained network is one with other weights; its masks say which."""
+    import nadkit.networks
+
+    def restore(network: Network, record: Mapping[str, int]) -> Network:
+        assert network.name == "hand"
+        return make_network(record["seed"])
+
+    monkeypatch.setattr(nadkit.networks, "restore_untrained", restore)
+
+
+def cell(table: pd.DataFrame, task: str, condition: str, metric: str) -> pd.Series:
+    rows = table[(table["task"] == task) & (table["condition"] == condition) & (table["metric"] == metric)]
+    assert len(rows) == 1, (task, condition, metric, len(rows))
+    return rows.iloc[0]
+
+
+def value(table: pd.DataFrame, task: str, condition: str, metric: str) -> float:
+    return float(cell(table, task, condition, metric)["value"])
+
+
+# The slow way: each picture alone, matrices by hand, sums in loops.
+
+
+def slow_odds(network: Network, pixels: Tensor, gates: Mapping[str, Tensor] | None, logit: int) -> float:
+    _, first, _, second, last = network.model
+    x = pixels.flatten()
+    x = first.weight @ x + first.bias
+    x = x * gates["1"] if gates else x
+    x = second.weight @ x.clamp(min=0) + second.bias
+    x = x * gates["3"] if gates else x
+    logits = (last.weight @ x + last.bias).double()
+    rest = sum(math.exp(float(logits[k])) for k in range(4) if k != logit)
+    return float(logits[logit]) - math.log(rest)
+
+
+def slow_readings(
+    network: Network, masks: MaskSet | None, images: Images, keep: bool = True
+) -> dict[str, list[float]]:
+    found = {}
+    for task in TASKS:
+        gates = masks.gates(task, keep=keep) if masks is not None else None
+        logit = NAMES.index(task)
+        with torch.no_grad():
+            found[task] = [slow_odds(network, pixels, gates, logit) for pixels in images.pixels]
+    return found
+
+
+def slow_metrics(odds: list[float], own: list[bool]) -> dict[str, float]:
+    ours = [x for x, yes in zip(odds, own, strict=True) if yes]
+    theirs = [x for x, yes in zip(odds, own, strict=True) if not yes]
+    recall, alarm = sum(x > 0 for x in ours) / len(ours), sum(x > 0 for x in theirs) / len(theirs)
+    # Log-odds are told apart to the fourth decimal.
+    pairs = [(round(a, 4), round(b, 4)) for a, b in itertools.product(ours, theirs)]
+    won = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs]
+    return {
+        "recall": recall,
+        "false_alarm": alarm,
+        "balanced_accuracy": (recall + 1 - alarm) / 2,
+        "auroc": sum(won) / len(won),
+    }
+
+
+def slow_condition(
+    network: Network,
+    masks: MaskSet | None,
+    images: Images,
+    held_back: Images,
+    keep: bool = True,
+    targets: Mapping[str, str] | None = None,
+) -> dict[tuple[str, str], float]:
+    """Value of every (task, metric), recomposed accuracy included."""
+    targets = targets or {task: task for task in TASKS}
+    test = slow_readings(network, masks, images, keep)
+    train = slow_readings(network, masks, held_back, keep)
+    found, calibrated = {}, {}
+    for task in TASKS:
+        own = [NAMES[label] == targets[task] for label in images.labels]
+        for metric, number in slow_metrics(test[task], own).items():
+            found[task, metric] = number
+        learned = torch.tensor([NAMES[label] == targets[task] for label in held_back.labels])
+        slope, intercept = platt(torch.tensor(train[task]), learned)
+        calibrated[task] = [float(slope) * x + float(intercept) for x in test[task]]
+        balanced = slow_metrics(calibrated[task], own)["balanced_accuracy"]
+        found[task, "balanced_accuracy_calibrated"] = balanced
+    for metric in ("recall", "false_alarm", "balanced_accuracy", "balanced_accuracy_calibrated", "auroc"):
+        found["mean", metric] = sum(found[task, metric] for task in TASKS) / len(TASKS)
+    right = []
+    for place, label in enumerate(images.labels.tolist()):
+        if NAMES[label] in targets.values():
+            best = max(TASKS, key=lambda task: calibrated[task][place])
+            right.append(targets[best] == NAMES[label])
+    found["all", "recomposed_accuracy"] = sum(right) / len(right)
+    return found
+
+
+@pytest.fixture(scope="module")
+def table(network: Network, images: Images, held_back: Images, masks: MaskSet) -> pd.DataFrame:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nadkit.networks.restore_untrained", lambda _, record: make_network(record["seed"]))
+        return whether(network, masks, images, calibrate_on=held_back, controls=CONTROLS, draws=3, seed=4)
+
+
+def test_every_value_is_that_of_the_slow_way(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    moved = dict(zip(TASKS, (NAMES[k] for k in (0, 2, 3)), strict=True))
+    slow = {
+        "kept": slow_condition(network, masks, images, held_back),
+        "removed": slow_condition(network, masks, images, held_back, keep=False),
+        "whole": slow_condition(network, None, images, held_back),
+        "relabelled": slow_condition(network, CONTROLS["relabelled"], images, held_back, targets=moved),
+        "shared": slow_condition(network, CONTROLS["shared"], images, held_back),
+        "untrained": slow_condition(make_network(5), CONTROLS["untrained"], images, held_back),
+    }
+    draws = [slow_condition(network, masks.random(4 + draw), images, held_back) for draw in range(3)]
+    slow["random"] = {key: sum(draw[key] for draw in draws) / 3 for key in draws[0]}
+    with torch.no_grad():
+        asked = images[[NAMES[k] in TASKS for k in images.labels]]
+        chosen = network(asked.pixels).argmax(1) == asked.labels
+    slow["whole"]["all", "recomposed_accuracy"] = float(chosen.float().mean())
+    compared = 0
+    for condition, facts in slow.items():
+        for (task, metric), number in facts.items():
+            assert value(table, task, condition, metric) == pytest.approx(number, abs=1e-6), (condition, task)
+            compared += 1
+    counted = table[~table["metric"].isin(["kept_share", "excess"])]
+    assert compared == len(counted)
+
+
+def test_the_draws_of_random_are_its_interval(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    draws = [slow_condition(network, masks.random(4 + draw), images, held_back) for draw in range(3)]
+    for key in (("coat", "auroc"), ("mean", "recall"), ("all", "recomposed_accuracy")):
+        row = cell(table, key[0], "random", key[1])
+        low, high = np.quantile([draw[key] for draw in draws], [0.025, 0.975])
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-6)
+        assert row["interval"] == "random draws, their 2.5-97.5 %"
+        assert row["seed"] == 4
+
+
+def test_columns_counts_seeds_and_intervals(table: pd.DataFrame, masks: MaskSet) -> None:
+    assert list(table.columns) == [
+        "network", "task", "condition", "metric", "value", "low", "high", "n", "seed", "interval"
+    ]  # fmt: skip
+    assert set(table["network"]) == {"hand"}
+    assert not table.duplicated(["task", "condition", "metric"]).any()
+    assert (table["low"] <= table["value"] + 1e-9).all()
+    assert (table["value"] <= table["high"] + 1e-9).all()
+    assert cell(table, "coat", "kept", "recall")["n"] == 8
+    assert cell(table, "coat", "kept", "false_alarm")["n"] == 32
+    assert cell(table, "coat", "kept", "auroc")["n"] == 40
+    assert cell(table, "coat", "relabelled", "recall")["n"] == 11  # pictures of bag, class 0
+    assert cell(table, "all", "kept", "recomposed_accuracy")["n"] == 31  # no shirts: no task is theirs
+    assert cell(table, "all", "relabelled", "recomposed_accuracy")["n"] == 32  # bag, shirt and boot
+    assert cell(table, "mean", "kept", "excess")["n"] == 40
+    assert cell(table, "coat", "kept", "recall")["seed"] == 7
+    assert cell(table, "coat", "whole", "recall")["seed"] is pd.NA
+    texts = table.groupby("condition")["interval"].agg(set).to_dict()
+    assert texts["whole"] == {"images", "none: counted"}
+    assert texts["shared"] == {"images, given this mask", "none: counted"}
+    for task, share in masks.kept_share().items():
+        kept, removed = (cell(table, task, name, "kept_share") for name in ("kept", "removed"))
+        assert (kept["value"], kept["low"], kept["high"], kept["n"]) == (share, share, share, 12)
+        assert removed["value"] == pytest.approx(1 - share)
+        assert value(table, task, "random", "kept_share") == pytest.approx(share)
+    mean = sum(masks.kept_share().values()) / 3
+    assert value(table, "mean", "kept", "kept_share") == pytest.approx(mean)
+    assert value(table, "mean", "whole", "kept_share") == 1.0
+
+
+def test_intervals_of_one_task_are_closed_forms(table: pd.DataFrame) -> None:
+    recall, alarm = cell(table, "coat", "kept", "recall"), cell(table, "coat", "kept", "false_alarm")
+    r = wilson(round(recall["value"] * 8), 8)
+    f = wilson(round(alarm["value"] * 32), 32)
+    assert (recall["low"], recall["high"]) == pytest.approx(r)
+    assert (alarm["low"], alarm["high"]) == pytest.approx(f)
+    both = cell(table, "coat", "kept", "balanced_accuracy")
+    below = math.hypot(recall["value"] - r[0], f[1] - alarm["value"]) / 2
+    assert both["low"] == pytest.approx(both["value"] - below)
+    all_tasks = cell(table, "all", "whole", "recomposed_accuracy")
+    assert (all_tasks["low"], all_tasks["high"]) == pytest.approx(wilson(round(31 * all_tasks["value"]), 31))
+
+
+def test_a_mean_over_tasks_is_known_better_than_one_task(table: pd.DataFrame) -> None:
+    for metric in ("recall", "balanced_accuracy", "auroc"):
+        mean = cell(table, "mean", "whole", metric)
+        single = [cell(table, task, "whole", metric) for task in TASKS]
+        assert mean["high"] - mean["low"] < max(row["high"] - row["low"] for row in single)
+
+
+def test_excess_is_over_the_control_that_is_best_on_its_mean(table: pd.DataFrame) -> None:
+    metric = "balanced_accuracy_calibrated"
+    best = max(CONTROLS, key=lambda name: value(table, "mean", name, metric))
+    for task in (*TASKS, "mean"):
+        difference = value(table, task, "kept", metric) - value(table, task, best, metric)
+        assert value(table, task, "kept", "excess") == pytest.approx(difference)
+    assert f"({best})" in table.attrs["answer"]
+    assert table.attrs["controls"] == dict.fromkeys(CONTROLS, "given")
+
+
+def test_without_calibration_excess_is_raw_and_only_whole_is_recomposed(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    table = whether(network, masks, images, controls=CONTROLS, draws=0)
+    assert "balanced_accuracy_calibrated" not in set(table["metric"])
+    assert "random" not in set(table["condition"])
+    assert table[table["metric"] == "recomposed_accuracy"]["condition"].tolist() == ["whole"]
+    best = max(value(table, "mean", name, "balanced_accuracy") for name in CONTROLS)
+    difference = value(table, "mean", "kept", "balanced_accuracy") - best
+    assert value(table, "mean", "kept", "excess") == pytest.approx(difference)
+
+
+def same(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(first, second, check_exact=False, rtol=0, atol=1e-6)
+
+
+def test_the_same_call_gives_the_same_table_and_leaves_no_trace(
+    network: Network, images: Images, held_back: Images, masks: MaskSet, table: pd.DataFrame
+) -> None:
+    before = torch.random.get_rng_state()
+    weights = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+    network.model.train()
+    again = whether(network, masks, images, calibrate_on=held_back, controls=CONTROLS, draws=3, seed=4)
+    assert network.model.training
+    network.model.eval()
+    same(table, again)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(weights[name], now) for name, now in network.model.state_dict().items())
+    assert not any(module._forward_hooks for module in network.model.modules())
+
+
+def test_classes_are_matched_by_name(network: Network, images: Images, masks: MaskSet) -> None:
+    plain = whether(network, masks, images, controls=None, draws=2)
+    order = [2, 0, 3, 1]
+    place = torch.tensor([order.index(k) for k in range(4)])
+    # "glove" has no picture, so that the network need not know it.
+    names = (*(NAMES[k] for k in order), "glove")
+    shuffled = Images(images.pixels, place[images.labels], names)
+    same(plain, whether(network, masks, shuffled, controls=None, draws=2))
+
+
+def test_a_task_without_a_picture_has_an_empty_row(
+    network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    fewer = images.subset(["shirt", "bag"])
+    table = whether(network, masks, fewer, calibrate_on=held_back, controls=CONTROLS, draws=2)
+    for condition in ("whole", "kept", "random", "shared"):
+        for metric in ("recall", "balanced_accuracy", "balanced_accuracy_calibrated", "auroc"):
+            row = cell(table, "coat", condition, metric)
+            assert row["n"] == 0
+            assert row[["value", "low", "high"]].isna().all()
+            mean, only = value(table, "mean", condition, metric), value(table, "bag", condition, metric)
+            assert mean == pytest.approx(only)
+        assert cell(table, "coat", condition, "false_alarm")["n"] == 20
+        assert cell(table, "all", condition, "recomposed_accuracy")["n"] == 11
+    assert cell(table, "coat", "kept", "excess")["n"] == 0
+
+
+def test_pictures_of_one_task_alone_give_recall_and_nothing_that_needs_others(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    table = whether(network, masks, images.of("bag"), draws=1, controls=CONTROLS)
+    assert cell(table, "bag", "kept", "recall")["n"] == 11
+    assert cell(table, "bag", "kept", "false_alarm")["n"] == 0
+    assert cell(table, "mean", "kept", "balanced_accuracy")["n"] == 0
+    assert "no answer" in table.attrs["answer"]
+
+
+def test_pictures_of_no_task_recompose_nothing(network: Network, images: Images, masks: MaskSet) -> None:
+    table = whether(network, masks, images.of("shirt"), controls=None, draws=1)
+    assert cell(table, "all", "whole", "recomposed_accuracy")["n"] == 0
+    assert cell(table, "mean", "kept", "recall")["n"] == 0
+
+
+def test_tasks_without_a_fit_have_no_calibrated_value(
+    network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    some = held_back.subset(["bag", "boot"])
+    table = whether(network, masks, images, calibrate_on=some, controls=None, draws=1)
+    for condition in ("kept", "random"):
+        assert cell(table, "coat", condition, "balanced_accuracy_calibrated")["n"] == 0
+        assert cell(table, "bag", condition, "balanced_accuracy_calibrated")["n"] == 40
+        assert cell(table, "all", condition, "recomposed_accuracy")["n"] == 0
+    assert cell(table, "all", "whole", "recomposed_accuracy")["n"] == 31
+
+
+def test_empty_masks_answer_alike_everywhere(network: Network, images: Images, held_back: Images) -> None:
+    empty = MaskSet.from_scores({address: torch.zeros(3, n) for address, n in UNITS.items()}, TASKS)
+    table = whether(network, empty, images, calibrate_on=held_back, controls={"shared": empty}, draws=2)
+    for task in (*TASKS, "mean"):
+        assert value(table, task, "kept", "auroc") == 0.5
+        assert value(table, task, "kept", "balanced_accuracy_calibrated") == 0.5
+        assert value(table, task, "kept", "balanced_accuracy") == 0.5
+        assert value(table, task, "kept", "kept_share") == 0.0
+        assert value(table, task, "kept", "excess") == 0.0
+        assert value(table, task, "removed", "auroc") == value(table, task, "whole", "auroc")
+    # Three tasks tie on every picture.
+    assert value(table, "all", "kept", "recomposed_accuracy") == pytest.approx(1 / 3)
+    assert "does not solve the tasks" in table.attrs["answer"]
+
+
+def test_full_masks_are_the_whole_network(network: Network, images: Images, held_back: Images) -> None:
+    full = MaskSet.from_scores({address: torch.ones(3, n) for address, n in UNITS.items()}, TASKS)
+    table = whether(network, full, images, calibrate_on=held_back, controls=None, draws=1)
+    for metric in ("recall", "false_alarm", "balanced_accuracy", "auroc", "kept_share"):
+        for task in (*TASKS, "mean"):
+            kept, whole = (cell(table, task, name, metric) for name in ("kept", "whole"))
+            assert (
+                kept[["value", "low", "high", "n"]].tolist() == whole[["value", "low", "high", "n"]].tolist()
+            )
+
+
+def test_several_seeds_are_averaged_and_vary(network: Network, images: Images, held_back: Images) -> None:
+    sets = [make_masks(seed, meta={"seed": seed}, share=0.7) for seed in (20, 21, 22)]
+    table = whether(network, sets, images, calibrate_on=held_back, controls=CONTROLS, draws=4, seed=1)
+    single = [
+        whether(network, one, images, calibrate_on=held_back, controls=None, draws=0, seed=1) for one in sets
+    ]
+    for condition, metric, task in itertools.product(
+        ("kept", "removed"),
+        ("recall", "balanced_accuracy_calibrated", "auroc", "kept_share"),
+        ("coat", "mean"),
+    ):
+        mean = sum(value(one, task, condition, metric) for one in single) / 3
+        assert value(table, task, condition, metric) == pytest.approx(mean)
+    recomposed = sum(value(one, "all", "kept", "recomposed_accuracy") for one in single) / 3
+    assert value(table, "all", "kept", "recomposed_accuracy") == pytest.approx(recomposed)
+    row = cell(table, "mean", "kept", "balanced_accuracy")
+    assert row["interval"] == "mask seeds × images"
+    assert row["seed"] is pd.NA
+    assert cell(table, "mean", "whole", "balanced_accuracy")["interval"] == "images"
+    # What varies between seeds widens the interval beyond that of the pictures.
+    widths = [one["high"] - one["low"] for one in (cell(x, "mean", "kept", "auroc") for x in single)]
+    two_levels = cell(table, "mean", "kept", "auroc")
+    assert two_levels["high"] - two_levels["low"] > max(widths)
+    # Draws go around the seeds: each is as large as the masks it stands for.
+    shares = [sets[draw % 3].random(1 + draw).kept_share()["coat"] for draw in range(4)]
+    assert value(table, "coat", "random", "kept_share") == pytest.approx(sum(shares) / 4)
+
+
+def test_the_same_masks_as_two_seeds_change_no_value(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    once = whether(network, masks, images, controls=None, draws=0)
+    twice = whether(network, [masks, masks], images, controls=None, draws=0)
+    keys = ["task", "condition", "metric", "value", "n"]
+    pd.testing.assert_frame_equal(once[keys], twice[keys])
+
+
+def test_a_control_as_good_as_the_masks_leaves_no_excess(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    table = whether(network, masks, images, controls={"shared": masks}, draws=0)
+    row = cell(table, "mean", "kept", "excess")
+    assert row["value"] == 0
+    assert row["low"] <= 0 <= row["high"]
+    assert "contains" not in table.attrs["answer"]
+
+
+def test_controls_may_have_more_tasks_in_another_order(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    wide = make_masks(30, tasks=NAMES, meta={"permutation": [1, 2, 3, 0]})
+    narrow = wide[list(TASKS)]
+    assert narrow.meta["permutation"] == [2, 0, 1]
+    first, second = (
+        whether(network, masks, images, controls={"relabelled": control}, draws=0)
+        for control in (wide, narrow)
+    )
+    same(first, second)
+
+
+def test_lazy_pictures_are_read_once_and_give_the_same_table(
+    network: Network, images: Images, masks: MaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nadkit.questions.forwards.BATCH", 7)
+    reads: list[int] = []
+
+    def read(row: int) -> Tensor:
+        reads.append(row)
+        return images.pixels[row]
+
+    lazy = Images(LazyPixels(read, 40, (1, 2, 3), torch.float32), images.labels, NAMES)
+    reads.clear()
+    table = whether(network, masks, lazy, controls=CONTROLS, draws=2)
+    assert sorted(reads) == list(range(40))
+    same(table, whether(network, masks, images, controls=CONTROLS, draws=2))
+
+
+def test_per_class_takes_of_both_by_seed(
+    network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    table = whether(
+        network, masks, images, calibrate_on=held_back, controls=None, draws=1, per_class=5, seed=9
+    )
+    few, calibration = images.take(5, 9), held_back.take(5, 9)
+    same(table, whether(network, masks, few, calibrate_on=calibration, controls=None, draws=1, seed=9))
+    with pytest.raises(ImageError, match="only"):
+        whether(network, masks, images, controls=None, draws=1, per_class=100)
+
+
+def test_progress_ends_at_its_total(network: Network, images: Images, masks: MaskSet) -> None:
+    conditions = own_conditions(network, [masks], 3, 0)
+    done: list[int] = []
+    ask(network, conditions, images, done.append)
+    assert sum(done) == len(images) * len(TASKS) * sum(condition.repetitions for condition in conditions)
+
+
+def test_one_shared_mask_runs_once(network: Network, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nadkit.questions.forwards as forwards
+
+    rows: list[int] = []
+
+    def counted(*args: object, **named: object) -> Tensor:
+        rows.append(len(next(iter(args[2].values()))))  # type: ignore[attr-defined]
+        return gated(*args, **named)
+
+    gated = forwards.gated_logits
+    monkeypatch.setattr(forwards, "gated_logits", counted)
+    ask(
+        network,
+        conditions_module.learned_conditions(network, TASKS, {"shared": [CONTROLS["shared"]]}),
+        images,
+    )
+    assert rows == [1]
+
+
+# Controls by name
+
+
+def test_bundled_controls_are_those_of_the_same_network_share_and_files(
+    network: Network, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def path(name: str, *, objective: str, kept_share: float, seed: int, control: str) -> Path:
+        assert (name, objective, seed) == ("hand", "one-vs-rest", 0)
+        asked.append((control, kept_share))
+        return Path(__file__) if control == "shared" else Path("nowhere")
+
+    def load(name: str, *, kept_share: float, seed: int, control: str) -> MaskSet:
+        assert (name, kept_share, seed, control) == ("hand", 0.5, 0, "shared")
+        return CONTROLS["shared"].with_meta(weights_id=network.weights_id)
+
+    monkeypatch.setattr(conditions_module, "BUNDLED", ("hand",))
+    monkeypatch.setattr(conditions_module, "mask_path", path)
+    monkeypatch.setattr(conditions_module, "load_masks", load)
+    scores = {"1": torch.tensor([[1.0, 1, 1, 0, 0]] * 3), "3": torch.tensor([[1.0, 1, 1, 0, 0, 0, 0]] * 3)}
+    meta = {"weights_id": network.weights_id, "settings": {"kept_share": [0.5] * 3}}
+    own = MaskSet.from_scores(scores, TASKS, meta)
+    table = whether(network, own, images, draws=0)
+    assert table.attrs["controls"] == {"shared": "bundled"}
+    assert "shared" in set(table["condition"])
+    assert asked == [("relabelled", 0.5), ("shared", 0.5), ("untrained", 0.5)]
+    # Of other weights, without a share, of several shares, or of another size than asked: none, silently.
+    for other in (
+        {**meta, "weights_id": None},
+        {**meta, "settings": {}},
+        {**meta, "settings": {"kept_share": "auto"}},
+        {**meta, "settings": {"kept_share": [0.5, 0.5, 0.3]}},
+        {**meta, "settings": {"kept_share": [0.3] * 3}},
+    ):
+        table = whether(network, MaskSet.from_scores(scores, TASKS, other), images, draws=0)
+        assert table.attrs["controls"] == {}
+    monkeypatch.setattr(conditions_module, "BUNDLED", ("resnet-fashion",))
+    assert whether(network, own, images, draws=0).attrs["controls"] == {}
+
+
+def test_without_controls_the_answer_says_so(network: Network, images: Images, masks: MaskSet) -> None:
+    table = whether(network, masks, images, controls=None, draws=0)
+    assert table.attrs["controls"] == {}
+    assert "excess" not in set(table["metric"])
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        ("learned", "no controls 'learned'; give 'bundled'"),
+        ({"sharred": make_masks(1)}, "no learned control 'sharred'; closest: shared"),
+        ({"shared": "masks"}, "is no MaskSet"),
+        ({"shared": []}, "is no MaskSet"),
+        ({"shared": make_masks(1, tasks=("coat", "bag"))}, "has no masks for boot"),
+        ({"relabelled": make_masks(1)}, r"need meta\['permutation'\]"),
+        ({"relabelled": make_masks(1, meta={"permutation": [0, 9, 1]})}, "0 to 3"),
+        ({"relabelled": make_masks(1, meta={"permutation": [0, 1]})}, "one class index"),
+        (
+            {"relabelled": [make_masks(s, meta={"permutation": [s, 0, 3]}) for s in (1, 2)]},
+            "different permutations",
+        ),
+        ({"untrained": make_masks(1)}, r"need meta\['untrained'\]"),
+    ],
+)
+def test_controls_that_cannot_serve_are_refused(
+    network: Network, images: Images, masks: MaskSet, controls: object, message: str
+) -> None:
+    with pytest.raises(NadkitError, match=message):
+        whether(network, masks, images, controls=controls, draws=0)  # type: ignore[arg-type]
+
+
+def test_masks_for_another_network_are_refused(network: Network, images: Images, masks: MaskSet) -> None:
+    foreign = masks.with_meta(network="other")
+    with pytest.raises(MaskFileError, match="other"):
+        whether(network, foreign, images, draws=0)
+    with pytest.raises(MaskFileError, match="other"):
+        whether(network, masks, images, controls={"shared": foreign}, draws=0)
+    with pytest.raises(NadkitError, match="same tasks"):
+        whether(network, [masks, masks[["bag", "coat", "boot"]]], images, draws=0)
+    with pytest.raises(NadkitError, match="needs masks"):
+        whether(network, [], images, draws=0)
+    with pytest.raises(NadkitError, match="-1 random draws"):
+        whether(network, masks, images, draws=-1)
+
+
+def test_pictures_of_a_class_the_network_lacks_are_refused(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    strange = Images(images.pixels, images.labels, ("bag", "coat", "shirts", "boot"))
+    with pytest.raises(ImageError, match=r"9 pictures of 'shirts'.*closest: shirt"):
+        whether(network, masks, strange, controls=None, draws=0)
+
+
+def test_logits_that_are_not_finite_are_refused(images: Images) -> None:
+    network = make_network()
+    with torch.no_grad():
+        network.model[4].bias[0] = math.inf
+    full = MaskSet.from_scores({address: torch.ones(3, n) for address, n in UNITS.items()}, TASKS)
+    with pytest.raises(NadkitError, match="NaN or infinite logits under the condition 'whole'"):
+        whether(network, full, images, controls=None, draws=0)
+
+
+# The sentence, and the table for the eye
+
+
+def facts(**rows: tuple[float, float, float]) -> pd.DataFrame:
+    """A table of means: kept=(value, low, high) and so on; `excess` is a metric of kept."""
+    made = [("net", "mean", "kept", "kept_share", 0.3, 0.3, 0.3)]
+    for name, numbers in rows.items():
+        metric = "excess" if name == "excess" else "balanced_accuracy"
+        made.append(("net", "mean", "kept" if name == "excess" else name, metric, *numbers))
+    return pd.DataFrame(made, columns=["network", "task", "condition", "metric", "value", "low", "high"])
+
+
+KEPT = (0.93, 0.91, 0.95)
+CONTROL = (0.85, 0.83, 0.87)
+
+
+def test_the_sentence_says_contains_only_above_every_doubt() -> None:
+    above = answer(facts(whole=(0.95, 0.9, 1), kept=KEPT, shared=CONTROL, excess=(0.08, 0.01, 0.1)))
+    assert above == (
+        "net contains sub-architectures of its tasks: keeping 30 % of the units of each task solves the "
+        "tasks, at a balanced accuracy of 0.93 [0.91, 0.95] (whole network 0.95); the best learned control "
+        "(shared) has 0.85 [0.83, 0.87], an excess of 0.08 [0.01, 0.10]."
+    )
+    for low in (0.0, -0.01):
+        touching = answer(facts(kept=KEPT, shared=CONTROL, excess=(0.08, low, 0.1)))
+        assert "contains" not in touching
+        assert "solves the tasks, at" in touching
+        assert "but so does a control: the best learned control (shared)" in touching
+
+
+def test_the_sentence_names_the_best_control() -> None:
+    table = facts(kept=KEPT, shared=CONTROL, relabelled=(0.9, 0.8, 0.95), excess=(0.03, 0.01, 0.1))
+    assert "(relabelled) has 0.90" in answer(table)
+
+
+def test_the_sentence_without_controls_and_without_a_solution() -> None:
+    assert "no learned control stands beside it" in answer(facts(kept=KEPT))
+    constant = answer(facts(kept=(0.5, 0.48, 0.52), shared=CONTROL, excess=(0.08, 0.01, 0.1)))
+    assert "does not solve the tasks" in constant
+    assert "contains" not in constant
+
+
+def test_a_task_solved_worse_than_by_the_whole_is_solved_in_part() -> None:
+    assert "solves the tasks in part" in answer(facts(whole=(0.99, 0.9, 1), kept=KEPT))
+    assert "in part" not in answer(facts(whole=(0.97, 0.9, 1), kept=KEPT))
+
+
+def test_the_sentence_prefers_calibrated_values_and_survives_a_file(table: pd.DataFrame) -> None:
+    assert "calibrated balanced accuracy" in table.attrs["answer"]
+    again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert answer(again) == table.attrs["answer"]
+
+
+def test_a_table_of_something_else_has_no_answer() -> None:
+    with pytest.raises(NadkitError, match="no balanced accuracy of 'kept'"):
+        answer(facts(whole=KEPT))
+
+
+def test_the_table_for_the_eye(table: pd.DataFrame, network: Network, images: Images, masks: MaskSet) -> None:
+    shown = evidence_table(table)
+    assert list(shown.columns) == ["recall", "false_alarm", "balanced_accuracy", "kept_share"]
+    assert shown.index.names == ["task", "condition"]
+    assert list(dict.fromkeys(shown.index.get_level_values("task"))) == [*TASKS, "mean"]
+    assert list(shown.loc["mean"].index) == [
+        "whole", "kept", "removed", "random", "relabelled", "shared", "untrained"
+    ]  # fmt: skip
+    row = cell(table, "coat", "kept", "recall")
+    text = f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    assert shown.loc[("coat", "kept"), "recall"] == text
+    assert shown.loc[("coat", "whole"), "kept_share"] == "1.00"
+    empty = evidence_table(whether(network, masks, images.of("shirt"), controls=None, draws=0))
+    assert empty.loc[("coat", "kept"), "recall"] == "–"
