@@ -237,6 +237,18 @@ def test_masks_equal_a_slow_painting_and_hide_little_of_the_evidence(few: Render
     assert blotted > 0
 
 
+def test_most_of_each_rule_object_can_be_seen(train: Rendered) -> None:
+    _, labels, objects = train
+    keys = objects.keys.numpy().view(np.uint64)
+    box = parts.boxes(keys, labels.numpy())
+    full = torch.from_numpy(parts._painted(keys, box, None)[1])
+    for at in "ab":
+        kinds = torch.tensor([OBJECT_NAMES.index(getattr(rule, at)) for rule in RULES.values()])[labels]
+        area = full[torch.from_numpy(box.kinds) == kinds[:, None]]
+        share = (objects.owners == kinds[:, None, None]).sum((1, 2)) / area
+        assert 0.65 <= float(share.min()) < 0.8 < float(share.max()) <= 1
+
+
 def test_objects_are_large_enough_to_be_recognised(few: Rendered) -> None:
     box = parts.boxes(few[2].keys.numpy().view(np.uint64), few[1].numpy())
     real = box.kinds < len(OBJECT_NAMES)
@@ -303,9 +315,15 @@ def test_a_seed_means_the_same_pictures_always(few: Rendered) -> None:
     assert labels.tolist() == [label for label in range(CLASSES) for _ in range(12)]
     assert pixels.dtype == torch.uint8
     assert labels.dtype == torch.int64
-    # The bundled networks were trained on these pictures: changing them means training again.
-    digest = hashlib.sha256(render(20, seed=5)[2].owners.numpy().tobytes()).hexdigest()
-    assert digest.startswith("fb42d71aafc565bc")
+
+
+def test_the_pictures_are_those_the_bundled_networks_were_trained_on() -> None:
+    """Changing what is rendered means training again: objects to the pixel, colours by each class's mean."""
+    pixels, _, objects = render(20, seed=5)
+    assert hashlib.sha256(objects.owners.numpy().tobytes()).hexdigest().startswith("fb42d71aafc565bc")
+    means = pixels.double().view(CLASSES, -1).mean(1)
+    trained = [120.99, 105.67, 113.79, 134.56, 111.45, 112.33, 129.77, 129.11]
+    assert means.tolist() == pytest.approx(trained, abs=0.01)
 
 
 def test_fewer_pictures_are_the_first_of_more(few: Rendered) -> None:
