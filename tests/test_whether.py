@@ -15,14 +15,17 @@ import torch
 from torch import Tensor, nn
 
 import nadkit.questions.conditions as conditions_module
+import nadkit.questions.outcomes as outcomes_module
 from nadkit.errors import ImageError, MaskFileError, NadkitError
 from nadkit.images import Images, LazyPixels
 from nadkit.masks import MaskSet
-from nadkit.measures import platt, wilson
+from nadkit.measures import Estimate, platt, wilson
 from nadkit.networks import Network
 from nadkit.questions import answer, evidence_table, whether
-from nadkit.questions.conditions import own_conditions
+from nadkit.questions.conditions import Condition, own_conditions
 from nadkit.questions.forwards import ask
+from nadkit.questions.outcomes import Outcome, Sample
+from nadkit.questions.tables import excess_rows
 
 NAMES = ("bag", "coat", "shirt", "boot")
 TASKS = ("coat", "boot", "bag")  # fewer than the classes, in another order
@@ -617,6 +620,42 @@ def test_logits_that_are_not_finite_are_refused(images: Images) -> None:
     full = MaskSet.from_scores({address: torch.ones(3, n) for address, n in UNITS.items()}, TASKS)
     with pytest.raises(NadkitError, match="NaN or infinite logits under the condition 'whole'"):
         whether(network, full, images, controls=None, draws=0)
+
+
+@pytest.mark.slow
+def test_intervals_of_means_and_of_excess_cover_near_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten tasks of twenty pictures; what is true is known, since scores are normal and share a difficulty."""
+    monkeypatch.setattr(outcomes_module, "DRAWS", 300)
+    tasks, n, runs, shift, weaker = 10, 20, 150, 3.3, 2.6
+    classes = torch.arange(tasks)
+    labels = classes.repeat_interleave(n)
+    positive = classes[:, None] == labels
+    one = torch.ones(1, tasks)
+    conditions = [
+        Condition(name, make_network(), ({},), classes, classes, one) for name in ("kept", "shared")
+    ]
+    chance = torch.distributions.Normal(0.0, 1.0).cdf
+    recall, less = (float(chance(torch.tensor(size / 2))) for size in (shift, weaker))  # 1 − false alarm, too
+    area = float(chance(torch.tensor(shift / math.sqrt(2))))
+    truth = {"recall": recall, "balanced_accuracy": recall, "auroc": area, "excess": recall - less}
+    covered = dict.fromkeys(truth, 0)
+    for run in range(runs):
+        generator = torch.Generator().manual_seed(run)
+        own, other = torch.randn(2, tasks, tasks * n, generator=generator)
+        own = 0.8 * own + 0.6 * torch.randn(tasks * n, generator=generator)
+        other = 0.5 * own + math.sqrt(0.75) * other
+        sample = Sample.of(tuple(map(str, range(tasks))), labels, labels, run)
+        kept, shared = (
+            Outcome(condition, sample, (noise + size * positive - size / 2)[None].double(), None)
+            for condition, noise, size in zip(conditions, (own, other), (shift, weaker), strict=True)
+        )
+        found = {metric.name: metric.mean() for metric in kept.metrics()}
+        rows = {row["task"]: row for row in excess_rows("net", [kept, shared])}
+        found["excess"] = Estimate(*(float(str(rows["mean"][key])) for key in ("value", "low", "high")))
+        for name, true in truth.items():
+            covered[name] += found[name].low <= true <= found[name].high
+    shares = {name: count / runs for name, count in covered.items()}
+    assert all(0.9 <= share <= 0.995 for share in shares.values()), shares
 
 
 # The sentence, and the table for the eye

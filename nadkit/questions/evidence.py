@@ -100,7 +100,8 @@ def whether(
         an empty (NaN) value. Rows of random are the mean over draws, from their 2.5 % to their 97.5 % point.
         Intervals are Wilson's, combined of two for balanced accuracy and excess (MOVER); Newcombe's for
         AUROC. Means over tasks, and several seeds of the masks, take their variance from a bootstrap
-        stratified by class and, at its second level, over the seeds.
+        stratified by class and, at its second level, over the seeds; two or three seeds tell little about
+        how far seeds vary.
         `attrs["answer"]` is the table in one sentence.
 
     Raises
