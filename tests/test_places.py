@@ -113,7 +113,9 @@ BETWEEN: dict[str, tuple[Callable[[Composed, Tensor], object], bool]] = {
     "dropout": (lambda m, x: m.norm(F.dropout(m.place(x), training=False)), True),
     "function": (lambda m, x: F.layer_norm(tokens(m.place(x)), (4,)), True),
     "function by keyword": (lambda m, x: F.group_norm(input=m.place(x), num_groups=2), True),
+    "torch's own function": (lambda m, x: torch.group_norm(input=m.place(x), num_groups=2), True),
     "by name": (lambda m, x: m.foreign(m.place(x)), True),
+    "by name and keyword": (lambda m, x: m.foreign(x=m.place(x)), True),
     "later": (lambda m, x: (m.place(x), m.norm(m.place2(x)))[1], False),
     "convolution": (lambda m, x: m.norm(m.conv(m.place(x))), False),
     "sum": (lambda m, x: m.norm(m.place(x) + m.place2(x)), False),
@@ -151,6 +153,7 @@ def test_identities_of_freed_tensors_are_not_mistaken() -> None:
     def run(m: Composed, x: Tensor) -> Tensor:
         for _ in range(20):
             m.norm(x + 1)
+            m.norm(torch.cat([x + 1]))
             x = m.place(x)
         return x
 
@@ -404,6 +407,8 @@ def test_a_module_that_did_not_run_or_has_no_units_is_named_as_such() -> None:
     with pytest.raises(LayerError, match="layer 'pair' returns a tuple, not a tensor with units"):
         addresses(model, "pair")
     assert addresses(model, "*") == ["head"]  # a pattern passes over what has no units
+    with pytest.raises(LayerError, match=r"'p\?ir' fits no layer"):
+        addresses(model, "p?ir")
     whole = nn.Sequential(counts, Composed(lambda _m, x: x[:, None].float()), conv(1))
     with pytest.raises(LayerError, match=r"layer '0' returns torch.int64 \(2, 8, 8\), not a tensor"):
         addresses(whole, "0")
