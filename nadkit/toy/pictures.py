@@ -50,7 +50,8 @@ def render(parts: Tensor, noise: float, tasks: Sequence[str], per_class: int, se
         raise NadkitError(f"{per_class} pictures of each task were asked for; give at least 1")
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(TASKS).repeat_interleave(per_class)
-    layout = torch.stack([lay_out(task, generator) for task in labels.tolist()])
+    # A task with two wholes shows them in turn.
+    layout = torch.stack([lay_out(task, i, generator) for task in range(TASKS) for i in range(per_class)])
     # The last entry, which NONE picks, is the empty part.
     shown = torch.cat([parts, torch.zeros_like(parts[:1])])[layout] * CONTRAST
     side = CELLS * SIDE
@@ -63,8 +64,8 @@ def render(parts: Tensor, noise: float, tasks: Sequence[str], per_class: int, se
     return Images(pixels, labels, tuple(tasks))
 
 
-def lay_out(task: int, generator: torch.Generator) -> Tensor:
-    """Return which part (or NONE) stands where in one picture, (4, 4).
+def lay_out(task: int, number: int, generator: torch.Generator) -> Tensor:
+    """Return which part (or NONE) stands where in a task's picture of this number, (4, 4).
 
     Four blocks of 2 x 2 in any order: a whole of the task, half a whole of another task, the common whole,
     and ornaments.
@@ -79,7 +80,7 @@ def lay_out(task: int, generator: torch.Generator) -> Tensor:
     def ornament() -> int:
         return ORNAMENTS[draw(TASKS)] if chance(0.5) else NONE
 
-    own = WHOLES[task][draw(len(WHOLES[task]))]
+    own = WHOLES[task][number % len(WHOLES[task])]
     other = WHOLES[(task + 1 + draw(TASKS - 1)) % TASKS]
     half = draw(2)
     decoy = [(ornament(), ornament()), (ornament(), ornament())]
