@@ -152,7 +152,8 @@ def table_text(table: pd.DataFrame) -> str:
     """Return the evidence table for a terminal of 110 columns, with an empty line before each task."""
     padded = table.apply(lambda column: column.str.ljust(column.str.len().max()))
     head, names, *rows = padded.to_string(justify="left").splitlines()
-    text = "\n".join([names[: len(names.rstrip())] + head[len(names.rstrip()) :], *rows])
+    # pandas puts the names of columns one line above those of the index, and one place left of the values.
+    text = "\n".join([names.rstrip() + " " + head[len(names.rstrip()) :], *rows])
     return re.sub(r" +$", "", re.sub(r"\n(?=\S)", "\n\n", text), flags=re.M)
 
 

@@ -1,0 +1,533 @@
+"""The commands `tour` and `doctor`: the page, the table, the checks, and what they say of faults."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from nadkit import __main__ as command
+from nadkit.errors import NadkitError
+from nadkit.masks import MaskSet
+from nadkit.networks import load_network
+
+nbformat: Any = pytest.importorskip("nbformat")
+
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+FIGURE: dict[str, Any] = {
+    "data": [{"type": "bar", "x": ["a</script><script>alert(1)</script>"], "y": [1]}],
+    "layout": {"meta": {"alt": 'Bars of "a" & <b>'}, "width": 3000, "height": 300},
+}
+
+
+def code(source: str, *outputs: Any) -> Any:
+    return nbformat.v4.new_code_cell(source, outputs=list(outputs))
+
+
+def shown(**data: Any) -> Any:
+    data = {key.replace("__", "/"): value for key, value in data.items()}
+    return nbformat.v4.new_output("display_data", data=data)
+
+
+def notebook_of(*cells: Any) -> Any:
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+@pytest.fixture
+def small() -> Any:
+    """A notebook with every kind of output that the page must show."""
+    picture = nbformat.v4.new_output(
+        "display_data", data={"image/png": DOT, "text/plain": "x"}, metadata={"image/png": {"alt": "a dot"}}
+    )
+    failed = nbformat.v4.new_output(
+        "error", ename="ValueError", evalue="v", traceback=["\x1b[31mValueError\x1b[0m: v"]
+    )
+    return notebook_of(
+        nbformat.v4.new_markdown_cell("# Is it *so*?\n\nSee [there](https://example.org).\n\n## First"),
+        code("x = 1  # one", nbformat.v4.new_output("stream", text="1 < 2 <script>")),
+        code("figure", shown(**{command.FIGURE: FIGURE, "text__plain": "Figure()"})),
+        code("figure", shown(**{command.FIGURE: {**FIGURE, "layout": {}}})),
+        code("images", shown(text__html=f'<img alt="a sneaker" src="data:image/png;base64,{DOT}">')),
+        code("fails", picture, failed),
+    )
+
+
+VOID = {"img", "meta", "br", "link"}
+
+
+class Reader(HTMLParser):
+    """What a browser would see: tags with their attributes, and the text inside each kind of tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while tag not in VOID and self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        for tag in set(self._open):
+            self.inside.setdefault(tag, []).append(data)
+
+    def text(self, tag: str) -> str:
+        return "".join(self.inside.get(tag, []))
+
+
+# The page
+
+
+def test_the_page_loads_nothing(small: Any) -> None:
+    page = command.build_page(small)
+    read = Reader(page)
+    loads = [
+        (tag, value)
+        for tag, attributes in read.tags
+        for name, value in attributes.items()
+        if name in {"src", "srcset", "data", "poster"} or (tag == "link" and name == "href")
+    ]
+    assert loads
+    assert [load for load in loads if not str(load[1]).startswith("data:")] == []
+    assert not re.search(r"@import|url\(", read.text("style"))
+    policy = next(a["content"] for t, a in read.tags if t == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_the_page_holds_plotly_once_and_only_if_it_is_needed(small: Any) -> None:
+    page = command.build_page(small)
+    assert len(page) < 7e6
+    assert sum(len(text) > 1e6 for text in Reader(page).inside["script"]) == 1
+    small.cells = small.cells[:2]
+    assert len(command.build_page(small)) < 1e5
+
+
+def test_every_figure_has_its_words(small: Any) -> None:
+    read = Reader(command.build_page(small))
+    labels = [a["aria-label"] for _, a in read.tags if a.get("role") == "img"]
+    assert labels == ['Bars of "a" & <b>', "figure without a description"]
+    assert "".join(read.inside["figcaption"]) == "".join(str(label) for label in labels)
+    assert [a.get("alt") for tag, a in read.tags if tag == "img"] == ["a sneaker", "a dot"]
+
+
+def test_what_a_figure_or_an_output_says_cannot_become_code(small: Any) -> None:
+    read = Reader(command.build_page(small))
+    assert len([tag for tag, _ in read.tags if tag == "script"]) == 3  # plotly.js and two figures
+    assert "1 < 2 <script>" in read.text("pre")
+    drawn = [text for text in read.inside["script"] if "Plotly.newPlot(document" in text]
+    assert len(drawn) == 2
+    assert "alert(1)" in drawn[0]
+    assert "3000" not in drawn[0]  # a width of its own would not fit the page
+
+
+def test_the_page_shows_code_errors_and_title(small: Any) -> None:
+    page = command.build_page(small, "<p>more</p>")
+    read = Reader(page)
+    assert read.text("title") == "Is it so?"
+    assert "ValueError: v" in read.text("pre")
+    assert "\x1b" not in page
+    assert "x = 1  # one" in read.text("pre")
+    assert "more" in read.text("main")
+    assert "¶" not in read.text("main")
+    assert ("a", "https://example.org") in [(tag, a.get("href")) for tag, a in read.tags]
+
+
+def test_building_a_page_leaves_the_notebook_alone(small: Any) -> None:
+    before = copy.deepcopy(small)
+    command.build_page(small)
+    assert small == before
+
+
+# The table
+
+
+def around(value: float, more: float, interval: bool) -> tuple[float, float, float]:
+    return (value + more, value - 0.1, value + 0.1) if interval else (value, value, value)
+
+
+def facts(condition: str, value: float, tasks: tuple[str, ...] = ("bag", "shirt", "mean")) -> pd.DataFrame:
+    metrics = ("recall", "false_alarm", "balanced_accuracy", "balanced_accuracy_calibrated", "kept_share")
+    rows = [
+        ("net", task, condition, metric, *around(value, place / 100, metric != "kept_share"), 9)
+        for task in tasks
+        for place, metric in enumerate(metrics)
+    ]
+    columns = ["network", "task", "condition", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """`whether` and the masks replaced; what was asked of them."""
+    seen: list[dict[str, Any]] = []
+
+    def whether(network: Any, masks: str, images: Any, **settings: Any) -> pd.DataFrame:
+        seen.append({"network": network.name, "masks": masks, "images": images.counts()["bag"], **settings})
+        names = ("kept", "untrained", "random", "removed", "whole", "relabelled", "shared")
+        table = pd.concat([facts(name, 0.2 if masks == "official" else 0.7) for name in names])
+        table.attrs["answer"] = f"answer of {masks}"
+        return table
+
+    monkeypatch.setattr("nadkit.questions.whether", whether)
+    monkeypatch.setattr(
+        "nadkit.networks.load_masks",
+        lambda _, objective="own", kept_share=None: objective if kept_share else 0,
+    )
+    monkeypatch.setattr("nadkit.learn.learn_masks", lambda *_, kept_share: f"learned {kept_share}")
+    return seen
+
+
+def test_the_table_puts_the_published_recipe_beside_the_controls(asked: list[dict[str, Any]]) -> None:
+    table, answer = command.evidence(learn=False)
+    assert answer == "answer of own"
+    assert [call["masks"] for call in asked] == ["own", "official"]
+    assert asked[1]["controls"] is None
+    assert all(len(call["calibrate_on"]) == 1000 for call in asked)
+    assert list(table.columns) == ["recall", "false alarm", "balanced accuracy", "calibrated", "kept share"]
+    assert list(table.index) == [(t, c) for t in ("bag", "shirt", "mean") for c in command.CONDITIONS]
+    assert table.loc[("shirt", "official"), "recall"] == "0.20 [0.10, 0.30]"
+    assert table.loc[("shirt", "kept"), "balanced accuracy"] == "0.72 [0.60, 0.80]"
+    assert table.loc[("shirt", "kept"), "calibrated"] == "0.73 [0.60, 0.80]"
+
+
+def test_learned_masks_replace_the_bundled_ones(asked: list[dict[str, Any]]) -> None:
+    command.evidence(learn=True)
+    assert [call["masks"] for call in asked] == ["learned 0.3", "official"]
+
+
+def test_the_table_fits_a_terminal(asked: list[dict[str, Any]]) -> None:
+    del asked
+    table = command.evidence(learn=False)[0].rename(index={"shirt": "ankle boot"})
+    lines = command.table_text(table).splitlines()
+    assert max(map(len, lines)) <= 110
+    assert lines[0].split()[:3] == ["task", "condition", "recall"]
+    assert [line.split("  ")[0] for line in lines if line and line[0] != " "] == [
+        "task", "bag", "ankle boot whole", "mean",
+    ]  # fmt: skip
+    assert lines.count("") == 3
+    values = [line for line in lines[1:] if line]
+    assert len(values) == 3 * 7
+    assert {line.index("[") for line in values} == {
+        lines[0].index("recall") + 5
+    }  # columns stand under their names
+
+
+# The command
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Put a notebook in the place of the tour's, and a table in that of the evidence."""
+
+    def put(*cells: Any) -> Path:
+        nbformat.write(notebook_of(*cells), tmp_path / "00_tour.ipynb")
+        index = pd.MultiIndex.from_tuples([("bag", "<kept>")], names=["task", "condition"])
+        table = pd.DataFrame({"recall": ["0.90 [0.80, 1.00]"]}, index=index)
+        monkeypatch.setattr(command, "NOTEBOOK", tmp_path / "00_tour.ipynb")
+        monkeypatch.setattr(command, "evidence", lambda _: (table, "It contains <parts>."))
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return put
+
+
+@pytest.mark.notebooks
+def test_the_tour_runs_on_this_python_whatever_kernels_there_are(
+    stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "import sys, os, nadkit\nprint(sys.executable, nadkit.__file__, os.listdir())"
+    folder = stage(nbformat.v4.new_markdown_cell("# T\n\n## Where am I"), code(source), code("1 + 1"))
+    foreign = folder / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["false", "{connection_file}"], "display_name": "x"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+    assert command.main(["tour"]) == 0
+    text = Reader((folder / "build" / "tour.html").read_text()).text("main")
+    assert sys.executable in text
+    assert str(Path(command.__file__).parent / "__init__.py") in text
+    assert "It contains <parts>." in text
+    assert "<kept>" in text
+    said = capsys.readouterr()
+    assert re.findall(r"cell (\d/\d)  (.*)", said.out) == [("1/2", "Where am I"), ("2/2", "Where am I")]
+    assert "0.90 [0.80, 1.00]" in said.out
+    assert str(folder / "build" / "tour.html") in said.out
+    assert f"jupyter lab {folder / '00_tour.ipynb'}" in said.out
+    assert said.err == ""
+
+
+@pytest.mark.notebooks
+def test_a_failing_cell_ends_the_tour_with_its_reason_and_the_page_so_far(
+    stage: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "import nadkit\nprint('so far')\nnadkit.load_network('resnet-fashoin')"
+    folder = stage(code(source), code("print('never')"))
+    assert command.main(["tour", "--out", "page.html"]) == 1
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err + said.out
+    assert "NadkitError: no bundled network 'resnet-fashoin'; closest: resnet-fashion" in said.err
+    text = Reader((folder / "page.html").read_text()).text("main")
+    assert "so far" in text
+    assert "\nnever" not in text
+
+
+def test_in_the_repository_the_tour_names_make_lab(
+    stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage(code("1"))
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "00_tour.ipynb").touch()
+    (folder / "Makefile").touch()
+    monkeypatch.setattr(command, "run_notebook", lambda _: None)
+    assert command.main(["tour", "--learn"]) == 0
+    assert "make lab" in capsys.readouterr().out
+    assert "learned just now" in (folder / "build" / "tour.html").read_text()
+
+
+def fails(error: BaseException) -> Callable[..., Any]:
+    def raising(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NadkitError("no bundled masks"), "nadkit: no bundled masks"),
+        (
+            ImportError("No module named 'nbclient'"),
+            "'nbclient'; see what is missing: python -m nadkit doctor",
+        ),
+        (KeyboardInterrupt(), "nadkit: stopped"),
+    ],
+)
+def test_errors_are_one_line(
+    error: BaseException, words: str, stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    stage(code("1"))
+    monkeypatch.setattr(command, "run_notebook", fails(error))
+    assert command.main(["tour"]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_to_is_named_before_the_work(
+    stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage(code("1"))
+    monkeypatch.setattr(command, "run_notebook", fails(AssertionError("it has begun")))
+    (folder / "file").touch()
+    for out in (folder, folder / "file" / "tour.html"):
+        assert command.main(["tour", "--out", str(out)]) == 1
+        assert f"cannot be written to {out}" in capsys.readouterr().err
+
+
+def test_a_missing_notebook_is_named(
+    stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage(code("1"))
+    monkeypatch.setattr(command, "NOTEBOOK", folder / "none.ipynb")
+    assert command.main(["tour"]) == 1
+    assert "none.ipynb is missing; reinstall nadkit" in capsys.readouterr().err
+    assert not (folder / "build").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["tuor"], ["doctor", "--learn"]])
+def test_an_unknown_command_shows_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    assert "usage: python -m nadkit" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_whole_tour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["tour"]) == 0
+    page = (tmp_path / "build" / "tour.html").read_text()
+    read = Reader(page)
+    assert len([tag for tag, a in read.tags if "code_cell" in str(a.get("class"))]) == 5
+    labels = [str(a["aria-label"]) for _, a in read.tags if a.get("role") == "img"]
+    assert len(labels) == 3
+    assert all(len(label) > 40 for label in labels)
+    assert "figure without a description" not in labels
+    pictures = [a for tag, a in read.tags if tag == "img"]
+    assert len(pictures) >= 20
+    assert all(a.get("alt") and str(a["src"]).startswith("data:") for a in pictures)
+    out = capsys.readouterr().out
+    blocks = out.split("\n\n")
+    for task in ("t-shirt", "sneaker", "ankle boot", "mean"):
+        (block,) = [b for b in blocks if re.match(rf"{task} +whole ", b)]
+        assert [line[11:].split()[0] for line in block.splitlines()] == list(command.CONDITIONS)
+    # The notebook and the table ask the same question of the same pictures.
+    assert page.count(next(line for line in out.splitlines() if line.startswith("resnet-fashion"))[:60]) == 2
+
+
+# The doctor
+
+
+def states(checks: Iterator[command.Check]) -> dict[str, str]:
+    return {check.name: check.state for check in checks}
+
+
+def test_python_is_compared_as_numbers() -> None:
+    assert states(command.check_python((3, 9, 18))) == {"python": "FAIL"}
+    assert states(command.check_python((3, 11, 0))) == {"python": "ok"}
+    assert states(command.check_python((3, 110, 0))) == {"python": "ok"}
+    assert next(command.check_python((3, 10, 2))).text == "3.10.2; 3.11 or newer is needed"
+
+
+def test_packages_out_of_range_and_missing_fail_with_a_cure() -> None:
+    there = {"torch": "2.13.0+cpu", "numpy": "1.26.4", "plotly": "6.10.0"}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise PackageNotFoundError(name)
+        return there[name]
+
+    wanted = ["torch>=2.6", "numpy<3,>=2", "plotly>=6.9", "tqdm>=4", 'timm; extra == "vision"']
+    found = list(command.check_packages(lambda _: wanted, version))
+    assert [(c.name, c.state) for c in found] == [
+        ("nadkit", "ok"), ("torch", "ok"), ("numpy", "FAIL"), ("plotly", "ok"), ("tqdm", "FAIL"),
+    ]  # fmt: skip
+    assert found[2].text == "1.26.4; pip install 'numpy<3,>=2'"
+    assert found[4].text == "not installed; pip install 'tqdm>=4'"
+
+
+def test_a_nadkit_that_is_not_installed_is_a_warning() -> None:
+    found = list(command.check_packages(fails(PackageNotFoundError("nadkit")), fails(AssertionError())))
+    assert [(c.name, c.state) for c in found] == [("nadkit", "warn")]
+    assert "not installed" in found[0].text
+
+
+def test_more_threads_than_cores_are_a_warning() -> None:
+    assert states(command.check_threads(2, 2)) == {"threads": "ok"}
+    assert next(command.check_threads(8, 2)) == (
+        "warn", "threads", "torch uses 8, cores: 2; slow: export OMP_NUM_THREADS=2",
+    )  # fmt: skip
+    assert states(command.check_threads(None, 4)) == {"threads": "ok"}  # the tests run on one
+
+
+def test_memory_is_what_the_machine_and_its_container_leave(tmp_path: Path) -> None:
+    def found() -> tuple[str, str]:
+        check = next(command.check_memory(tmp_path))
+        return check.state, check.text.split(" ")[0]
+
+    assert found() == ("warn", "not")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 5 kB\nMemAvailable:   4000000 kB\n")
+    assert found() == ("ok", "4.1")
+    (tmp_path / "proc" / "meminfo").write_text("MemAvailable: 800000 kB\n")
+    assert found() == ("warn", "0.8")
+    (tmp_path / "proc" / "meminfo").write_text("MemAvailable: 600000 kB\n")
+    assert found() == ("FAIL", "0.6")
+    (tmp_path / "proc" / "meminfo").write_text("MemAvailable: 9000000 kB\n")
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.stat").write_text("anon 1\ninactive_file 500000000\n")
+    (group / "memory.current").write_text("1500000000\n")
+    (group / "memory.max").write_text("max\n")
+    assert found() == ("ok", "9.2")
+    (group / "memory.max").write_text("2000000000\n")
+    assert found() == ("ok", "1.0")  # cached files give way
+    (group / "memory.max").write_text("1600000000\n")
+    assert found() == ("FAIL", "0.6")
+
+
+def test_missing_front_end_extensions_fail(tmp_path: Path) -> None:
+    folder = tmp_path / "two" / "share" / "jupyter" / "labextensions"
+    for name in ("@jupyter-widgets/jupyterlab-manager", "jupyterlab-plotly"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "package.json").write_text('{"version": "5.0.1"}')
+    found = list(command.check_front_end([str(tmp_path / "one"), str(tmp_path / "two")]))
+    assert [c.state for c in found] == ["ok", "FAIL", "ok"]
+    assert found[0].text == "@jupyter-widgets/jupyterlab-manager 5.0.1"
+    assert found[1].text.startswith("anywidget missing")
+    assert found[1].text.endswith("pip install --force-reinstall --no-deps anywidget")
+
+
+def test_what_is_optional_only_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    torchvision = SimpleNamespace(__version__="0.28.0")
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    found = states(command.check_optional(lambda name: "/bin/x" if name == "google-chrome" else None))
+    assert found == {"chromium": "ok", "torchvision": "ok", "timm": "warn"}
+    assert states(command.check_optional(lambda _: None))["chromium"] == "warn"
+
+
+def test_damaged_and_foreign_masks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nadkit.networks.BUNDLED", ("resnet-fashion", "vgg-fashion"))
+    monkeypatch.setattr("nadkit.networks.mask_path", lambda *_, **__: tmp_path / "any")
+    assert [(c.name, c.state) for c in command.check_bundled()] == [
+        ("pictures", "ok"), ("resnet-fashion", "FAIL"), ("vgg-fashion", "FAIL"),
+    ]  # fmt: skip
+    for name in ("resnet-fashion", "vgg-fashion"):
+        network = load_network(name)
+        scores = {address: torch.zeros(1, layer.units) for address, layer in network.layers.items()}
+        meta = {"network": name, "weights_id": network.weights_id}
+        MaskSet.from_scores(scores, ["bag"], meta).save(tmp_path / f"{name}-s0.safetensors")
+    found = list(command.check_bundled())
+    assert [c.state for c in found] == ["ok", "ok", "ok"]
+    assert "mask files: 1" in found[1].text
+    path = tmp_path / "resnet-fashion-s0.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "resnet-fashion-s0.safetensors").rename(tmp_path / "vgg-fashion-s1.safetensors")
+    MaskSet.load(tmp_path / "vgg-fashion-s0.safetensors").save(path)
+    assert states(command.check_bundled()) == {
+        "pictures": "ok", "resnet-fashion": "FAIL", "vgg-fashion": "FAIL",
+    }  # fmt: skip
+
+
+def test_the_self_test_compares_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert next(command.check_gates()).state == "ok"
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *size, **more: ones(*size, **more) * (1 + 1e-6 * (not more)))
+    assert next(command.check_gates()).state == "FAIL"
+
+
+def test_a_broken_check_is_one_failed_line_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = command.Check("ok", "fine", "text")
+    for name in ("packages", "threads", "memory", "front_end", "optional", "bundled"):
+        monkeypatch.setattr(command, f"check_{name}", lambda: iter([good]))
+    monkeypatch.setattr(command, "check_gates", lambda: iter([command.Check("warn", "gates", "hm")]))
+    assert command.main(["doctor"]) == 0
+    assert "8 checks: 0 failed, 1 warned" in capsys.readouterr().out
+
+    def check_memory() -> Iterator[command.Check]:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(command, "check_memory", check_memory)
+    assert command.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "FAIL  memory            RuntimeError: operator torchvision::nms does not exist; reinstall nadkit"
+        in lines
+    )
+    assert lines[-1] == "8 checks: 1 failed, 1 warned"
+    assert lines[-2].startswith("warn  gates")
