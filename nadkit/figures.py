@@ -99,12 +99,13 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
         figure.add_hline(y=edge - 0.5, line={"color": "#e3e3e3", "width": 1})
     if metric in _CHANCE:
         figure.add_vline(x=_CHANCE[metric], line={"color": "#595959", "width": 1.5, "dash": "dash"})
+    row = max(30, 8 * len(conditions) + 2)  # room for its marks, one below the other
     low, high = rows["low"].min(), rows["high"].max()
     ends = [_CHANCE.get(metric, 0.0), *([] if math.isnan(low) else [float(low), float(high)])]
     room = 0.03 * max(max(ends) - min(ends), 0.1)
     figure.update_layout(
         template="plotly_white",
-        height=140 + max(30, 8 * len(conditions) + 2) * len(tasks),  # room for the marks of a row
+        height=140 + max(row * len(tasks), 22 * len(conditions) + 40),  # no shorter than the legend
         margin={"l": 10, "r": 10, "t": 78, "b": 55},
         title={"text": _title(rows, metric, tasks[0]), "x": 0.01, "xanchor": "left", "font": {"size": 17}},
         legend={"title": {"text": "condition"}, "tracegroupgap": 4, "itemsizing": "constant"},
@@ -299,7 +300,8 @@ def _title(rows: pd.DataFrame, metric: str, task: str) -> str:
         parts.append(f"best learned control ({name}) {value:.2f}")
     network = html.escape(str(rows["network"].iloc[0]))
     said = f"{network}: {', '.join(parts)}" if parts else f"{network}: {_name(metric)}"
-    what = f"{_name(metric)}, {'mean over tasks' if task == 'mean' else task} in the title"
+    over = {"mean": "mean over tasks", "all": "all tasks together"}
+    what = f"{_name(metric)}, {over.get(task, task)} in the title"
     return f"{said}<br><sup>{what}; bars are 95 % intervals, of random draws their 2.5-97.5 %</sup>"
 
 

@@ -114,6 +114,14 @@ def test_another_metric_says_so_everywhere() -> None:
     together = figures.whether(make_table(), "recomposed_accuracy")
     assert list(together.layout.yaxis.ticktext) == ["<b>all</b>"]
     assert "All tasks together: whole 0.94" in together.layout.meta["alt"]
+    assert "all tasks together in the title" in together.layout.title.text
+
+
+def test_the_legend_has_room_when_there_are_few_rows() -> None:
+    table = make_table().query("task == 'mean' and metric == 'recall'")
+    figure = figures.whether(table, "recall")
+    inside = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert inside > 20 * (len(CONDITIONS) + 1)  # a line each, and the legend's title
 
 
 def test_the_best_control_of_false_alarm_is_the_lowest() -> None:
