@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -419,6 +420,11 @@ def test_bad_examples_are_refused(example: Tensor, message: str) -> None:
 def test_other_bad_input_of_wrap() -> None:
     with pytest.raises(NadkitError, match=r"cannot wrap a function; give a torch.nn.Module"):
         Network.wrap(lambda x: x, NAMES, example=X)  # type: ignore[arg-type, return-value]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scripting is deprecated
+        traced = torch.jit.trace(small().eval(), X)
+    with pytest.raises(NadkitError, match="scripted or traced model takes no hooks; wrap the module it was"):
+        Network.wrap(nn.Sequential(traced), NAMES, example=X)
     with pytest.raises(LayerError, match=r"no layer '2.relu' in Sequential; there are: 0, 1"):
         Network.wrap(small(), NAMES, example=X, layers=["2.relu"])
 

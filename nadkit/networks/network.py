@@ -251,8 +251,8 @@ class Network:
         ImageError
             The example is not pictures, or `prepare` refuses it.
         NadkitError
-            No module; class names that are one text, repeat or are fewer than two; an output that is not
-            logits: wrong shape, not finite, or probabilities that sum to 1.
+            No module, or a scripted one; class names that are one text, repeat or are fewer than two; an
+            output that is not logits: wrong shape, not finite, or probabilities that sum to 1.
 
         Examples
         --------
@@ -262,6 +262,8 @@ class Network:
         """
         if not isinstance(model, nn.Module):
             raise NadkitError(f"cannot wrap a {type(model).__name__}; give a torch.nn.Module")
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            raise NadkitError("a scripted or traced model takes no hooks; wrap the module it was made from")
         names = _check_names(class_names)
         if not isinstance(example, Tensor) or example.ndim != 4 or not len(example):
             got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
