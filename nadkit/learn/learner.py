@@ -43,6 +43,7 @@ class Learner:
     checkpoint: Path | None
     callback: Callable[[Progress], object] | None
     settings: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False  # by the callback, which ends a search as well
 
     @property
     def count(self) -> int:
@@ -63,6 +64,7 @@ class Learner:
         )
         settings = {**self.settings, "share": share.tolist()}
         run.go(progress=self.progress, checkpoint=path, settings=settings, callback=self.callback)
+        self.stopped = run.stopped
         return Learned(objective.scores(run.logits, run.kept(1.0)), run.history)
 
     def with_beta(self, beta: Tensor, phase: str = "") -> Learned:
@@ -90,6 +92,8 @@ class Learner:
             scores = learned.scores if scores is None else self._choose(nearer, learned.scores, scores)
             # More weight on sparsity keeps fewer units.
             low, high = torch.where(kept > share, exponent, low), torch.where(kept > share, high, exponent)
+            if self.stopped:
+                break
         assert scores is not None  # BISECTIONS is above 0
         return Learned(scores, history, {"beta": beta.tolist(), "missed_share_by": best.tolist()})
 
@@ -112,6 +116,8 @@ class Learner:
             )
             ever = ever | reached
             low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+            if self.stopped:
+                break
         assert scores is not None  # BISECTIONS is above 0
         return Learned(scores, history, {"goal": goal.tolist(), "reached": ever.tolist()})
 

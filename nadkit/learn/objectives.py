@@ -126,7 +126,8 @@ class Official(Objective):
 
     Parameters
     ----------
-    beta : weight of the sparsity term, > 0, one number or one per task. It is not scale-free: it trades
+    beta : weight of the sparsity term, > 0, one number or one per task; with None, `learn_masks` bisects it
+        towards a kept share. It is not scale-free: it trades
         squared activations against gates, so the released values (VGG16 4.5, ResNet50 and DenseNet121
         0.02, DARTS 0.45 on ImageNet; 5.0, 0.02, 0.02, 0.20 on Places365) do not carry over to other networks
     epochs : passes over a task's pictures; 20, of 16 pictures a step
@@ -140,7 +141,7 @@ class Official(Objective):
 
     name: ClassVar[str] = "official"
     needs_activations: ClassVar[bool] = True
-    beta: float | Tensor = 1.0
+    beta: float | Tensor | None = None
     epochs: int = 20
     own: int = 16
     rest: int = 0
@@ -168,7 +169,7 @@ class Official(Objective):
             close = close + batch.per_task(squares, batch.right)
         size = torch.stack([gate.square().mean(1) for gate in batch.gates.values()]).sum(0)
         any_right = batch.per_task(batch.right.to(fit), batch.right) > 0
-        beta = torch.as_tensor(self.beta, dtype=fit.dtype, device=fit.device)
+        beta = torch.as_tensor(1.0 if self.beta is None else self.beta, dtype=fit.dtype, device=fit.device)
         return ((fit + close) / layers + beta * size / layers) * any_right
 
     def step(

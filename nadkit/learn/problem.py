@@ -34,7 +34,7 @@ class Stream:
         """Return the picture indices of one step; the last batch of an epoch may be smaller."""
         epoch, at = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**64)
             order = self.pool[torch.randperm(len(self.pool), generator=generator)]
             if self.likely is not None and len(order):
                 drawn = torch.multinomial(self.likely, len(order), replacement=True, generator=generator)
@@ -107,7 +107,9 @@ def set_up(
     network: Network, images: Images, tasks: Sequence[str] | None, control: str | None, seed: int
 ) -> Problem:
     """Check pictures and tasks against the network, run it once over all pictures, prepare a control."""
-    unknown = [c for c in images.class_names if c not in network.class_names]
+    images.check()  # pixels or labels may have been changed in place since they were made
+    counts = images.counts()
+    unknown = [c for c in images.class_names if counts[c] and c not in network.class_names]
     if unknown:
         near = closest(unknown[0], network.class_names)
         raise ImageError(f"pictures of {unknown[0]!r}, which {network.name} has no class for; {near}")
@@ -119,7 +121,8 @@ def set_up(
     if not names or len(set(names)) != len(names):
         raise NadkitError(f"tasks must be class names, each once, at least one; got {list(names)}")
     logit = torch.tensor([network.class_index(name) for name in names])
-    labels = torch.tensor([network.class_index(c) for c in images.class_names])[images.labels]
+    known = [network.class_index(c) if c in network.class_names else -1 for c in images.class_names]
+    labels = torch.tensor(known)[images.labels]
     present = labels.unique().tolist()
     accepts = logit.clone()
     notes: dict[str, Any] = {}
@@ -136,8 +139,7 @@ def set_up(
                 f" (which {name!r} must accept here)" if control == "relabelled" else ""
             )
             raise ImageError(
-                f"{count} pictures of {which}: at least {FEWEST} are needed to learn from; "
-                f"there are {images.counts()}"
+                f"{count} pictures of {which}: at least {FEWEST} are needed to learn from; there are {counts}"
             )
     small = len(images) * network.input_shape[0] * network.input_shape[1] * network.input_shape[2] < 2**28
     pixels = images.pixels[:] if small else images.pixels
@@ -147,6 +149,12 @@ def set_up(
             for i in range(0, len(labels), 500)
         ]
     )
+    finite = torch.isfinite(outputs).all(1)
+    if not bool(finite.all()):
+        raise NadkitError(
+            f"{network.name} gives NaN or infinite logits for {int((~finite).sum())} of {len(finite)} "
+            f"pictures (the first is {int((~finite).nonzero()[0])}); check its weights"
+        )
     gated = network
     if control == "untrained":
         sample = torch.linspace(0, len(labels) - 1, min(1000, len(labels))).long()

@@ -54,6 +54,7 @@ class Run:
     shared: bool = False
     title: str = "learn"
     done: int = 0
+    stopped: bool = False  # by the callback
 
     def __post_init__(self) -> None:
         self.sizes = [layer.units for layer in self.problem.network.layers.values()]
@@ -63,7 +64,9 @@ class Run:
             # A seed of the task's own, so that its mask does not depend on the tasks beside it.
             key = 0 if self.shared else int(self.problem.logit[row]) + 1
             starts.append(
-                self.objective.start(sum(self.sizes), torch.Generator().manual_seed(self.seed * 7919 + key))
+                self.objective.start(
+                    sum(self.sizes), torch.Generator().manual_seed((self.seed * 7919 + key) % 2**64)
+                )
             )
         self.logits = torch.stack(starts).to(self.problem.network.device)
         self.moments = torch.zeros(2, *self.logits.shape, device=self.logits.device)
@@ -96,6 +99,7 @@ class Run:
                     bar.update()
                     if self.done % every == 0 or self.done == total:
                         if self._report(loss, total, bar, callback):
+                            self.stopped = True
                             break
                         if checkpoint is not None:
                             self._save(checkpoint, settings)
@@ -134,9 +138,6 @@ class Run:
         at = self.done / total
         logits = self.logits.detach().requires_grad_(True)
         extras = self.extras.detach().requires_grad_(True)
-        gates = dict(
-            zip(network.layers, objective.gates(logits, self.kept(at)).split(self.sizes, 1), strict=True)
-        )
         addresses = list(network.layers) if objective.needs_activations else []
         reference: Mapping[str, Tensor] = {}
         if addresses:
@@ -144,6 +145,8 @@ class Run:
                 network.logits(inputs)
             reference = whole.activations
         with torch.enable_grad():
+            opened = objective.gates(logits, self.kept(at)).split(self.sizes, 1)
+            gates = dict(zip(network.layers, opened, strict=True))
             with Taps(network, addresses, gates=gates, rows=gate_rows) as taps:
                 out = network.logits(inputs)
             target = problem.answer[index].eq(problem.accepts[row]).to(out)
@@ -189,8 +192,11 @@ class Run:
         part = path.with_name(path.name + ".part")
         state = {"settings": dict(settings), "done": self.done, "history": self.history}
         tensors = {name: getattr(self, name).cpu().contiguous() for name in _STATE}
-        save_file(tensors, part, {"nadkit.checkpoint": json.dumps(state)})
-        os.replace(part, path)
+        try:
+            save_file(tensors, part, {"nadkit.checkpoint": json.dumps(state)})
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)  # only an interrupt leaves one
 
     def _resume(self, path: Path, settings: Mapping[str, Any]) -> None:
         if not path.exists():
@@ -199,21 +205,18 @@ class Run:
             with safe_open(path, "pt") as file:
                 state = json.loads(file.metadata()["nadkit.checkpoint"])
                 tensors = {name: file.get_tensor(name) for name in _STATE}
+            there, done, history = dict(state["settings"]), int(state["done"]), list(state["history"])
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise NadkitError(
                 f"{path} is no checkpoint of learn_masks ({error}); remove it or name another file"
             ) from None
         wanted = json.loads(json.dumps(dict(settings)))
-        if state["settings"] != wanted:
-            keys = sorted(
-                k for k in {*wanted, *state["settings"]} if wanted.get(k) != state["settings"].get(k)
-            )
-            change = "; ".join(
-                f"{k}: {state['settings'].get(k)!r} there, {wanted.get(k)!r} asked" for k in keys
-            )
+        if there != wanted:
+            keys = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
+            change = "; ".join(f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} asked" for k in keys)
             raise NadkitError(
                 f"{path} is a checkpoint of other settings ({change}); remove it or name another file"
             )
-        self.done, self.history = int(state["done"]), state["history"]
+        self.done, self.history = done, history
         for name, tensor in tensors.items():
             setattr(self, name, tensor.to(getattr(self, name)))
