@@ -78,7 +78,7 @@ def tour(out: Path, *, learn: bool = False) -> int:
     more = (
         f'<h2>The evidence, task by task</h2><p class="answer">{html.escape(answer)}</p>'
         f"<p>Masks {source}. In brackets: intervals of 95 %.</p>"
-        f'<div class="output">{table.to_html(border=0, classes="evidence", justify="left")}</div>'
+        f'<div class="output_area">{table.to_html(border=0, classes="evidence", justify="left")}</div>'
     )
     out.write_text(build_page(notebook, more), encoding="utf-8")
     print(f"\n{table_text(table)}\n\n{answer}\n\nIn {time.perf_counter() - started:.0f} s: {out.resolve()}")
@@ -173,8 +173,9 @@ pre { margin: 0; padding: 9px 12px; overflow-x: auto }
 .output_error pre, .output_stderr pre { border-left: 4px solid #b3261e; background: #fdf0ef }
 .k, .kn, .kc, .ow { color: #8a1f6d } .s1, .s2, .sa { color: #0a5c2b } .c1 { color: #57606a }
 .output_html, figcaption, footer { font-size: 14px } figcaption, footer { color: #57606a }
-table { border: 0; border-collapse: collapse; font: 14px/1.35 inherit; font-variant-numeric: tabular-nums }
-main tr > * { padding: 4px 16px 4px 0; text-align: left; vertical-align: top; white-space: nowrap; border: 0 }
+table { border: 0; border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
+main tr > * { padding: 3px 16px 3px 0; vertical-align: top; white-space: nowrap; border: 0; line-height: 1.4 }
+main tr, main th { text-align: left !important }
 main thead th { border-bottom: 2px solid #d8dee4 } [rowspan], [rowspan] ~ * { border-top: 1px solid #d8dee4 }
 """
 # Nothing may be loaded from anywhere, so that the page shows the same offline and in ten years.
