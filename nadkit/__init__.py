@@ -16,9 +16,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nadkit import errors as errors
-    from nadkit import figures as figures
-    from nadkit import toy as toy
+    import nadkit.errors as errors  # noqa: F401 - a public name
+    import nadkit.figures as figures  # noqa: F401 - a public name
+    import nadkit.toy as toy  # noqa: F401 - a public name
     from nadkit.errors import NadkitError as NadkitError
     from nadkit.images import Images as Images
     from nadkit.images import load_images as load_images
