@@ -288,7 +288,7 @@ def test_bundled_masks_that_are_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     masks = nk.MaskSet.from_scores(scores, ["a"])
     masks.save(mask_path("vgg-fashion", objective="one-vs-rest", kept_share=0.3, seed=0, control=None))
     assert load_masks("vgg-fashion").tasks == ("a",)
-    for wrong in ({"seed": 7}, {"kept_share": 0.305}, {"control": "related"}, {"objective": "offical"}):
+    for wrong in ({"seed": 7}, {"kept_share": 0.305}, {"control": "shared"}, {"objective": "official"}):
         with pytest.raises(NadkitError, match="there are: one-vs-rest-30-s0"):
             load_masks("vgg-fashion", **wrong)  # type: ignore[arg-type]
     for share in ("auto", None, True):
@@ -363,7 +363,7 @@ def test_first_of_several_outputs_is_taken_and_said_so() -> None:
     ("answer", "message"),
     [
         (lambda z: z.softmax(1), "returns probabilities"),
-        (lambda z: z.softmax(1).half(), "returns probabilities"),
+        (lambda z: z.softmax(1).bfloat16(), "returns probabilities"),
         (lambda z: z[:, :2], r"logits, a tensor \(N, 3\) for 3 class names; with N = 4 it returns \(4, 2\)"),
         (lambda z: z[:1], r"with N = 4 it returns \(1, 3\)"),
         (lambda z: z[:, :, None], r"it returns \(4, 3, 1\)"),
@@ -380,7 +380,16 @@ def test_outputs_that_are_no_logits_are_refused(answer: Callable[[Tensor], objec
         Network.wrap(Answering(answer).eval(), NAMES, example=X)
 
 
-@pytest.mark.parametrize("answer", [lambda z: z.log_softmax(1), lambda z: z.softmax(1) * 2, lambda z: z - z])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda z: z.log_softmax(1),
+        lambda z: z.softmax(1) * 2,
+        lambda z: z - z,
+        lambda z: z - z.mean(1, keepdim=True) + torch.tensor([2.0, -1.5, 0.5]),  # sums to 1
+        lambda z: z - z + torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.5]]).repeat(2, 1),  # sometimes does
+    ],
+)
 def test_logits_near_to_probabilities_are_taken(answer: Callable[[Tensor], object]) -> None:
     assert Network.wrap(Answering(answer).eval(), NAMES, example=X)(X).shape == (4, 3)
 
@@ -773,3 +782,17 @@ def test_untrained_records_that_do_not_fit_are_refused() -> None:
         restore_untrained(network, {**record, "statistics": "none"})
     with pytest.raises(ImageError, match="needs pictures"):
         make_untrained(network, X[:0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"objective": "relabelled"}, "no bundled masks of objective 'relabelled'"),
+        ({"control": "sharred"}, "closest: shared"),
+        ({"objective": "official", "control": "shared"}, "controls are bundled for one-vs-rest"),
+        ({"kept_share": 0.77}, "no bundled masks of resnet-fashion"),
+    ],
+)
+def test_masks_that_are_not_bundled_are_refused(asked, message):
+    with pytest.raises(NadkitError, match=message):
+        load_masks("resnet-fashion", **asked)

@@ -22,6 +22,8 @@ from nadkit.taps import frozen
 DATA = Path(__file__).parent / "data"
 FAMILIES = ("vgg", "resnet", "densenet", "darts")
 SOURCES = ("fashion", "scenes")
+_OBJECTIVES = ("one-vs-rest", "official")
+_CONTROLS = ("relabelled", "shared", "untrained")
 BUNDLED = tuple(f"{family}-{source}" for source in SOURCES for family in FAMILIES)
 
 
@@ -190,9 +192,9 @@ def load_masks(
     Parameters
     ----------
     name : a bundled network
-    objective : `"one-vs-rest"` (seeds 0 to 2) or `"official"` (seed 0; β bisected per task)
-    kept_share : share of all units that each task keeps, 0.5 or 0.3
-    seed : seed of the learning
+    objective : `"one-vs-rest"` or `"official"` (β bisected per task; not bundled for every network)
+    kept_share : share of all units that each task keeps: 0.3, and 0.5 for some networks
+    seed : seed of the learning; 0
     control : None for the tasks' own masks, or `"relabelled"`, `"shared"`, `"untrained"` (seed 0)
 
     Examples
@@ -208,6 +210,13 @@ def load_masks(
     _known(name)
     if isinstance(kept_share, bool) or not isinstance(kept_share, (int, float)):
         raise NadkitError(f"bundled masks have a kept share, a number in (0, 1], got {kept_share!r}")
+    for kind, given, known in (("objective", objective, _OBJECTIVES), ("control", control, _CONTROLS)):
+        if given is not None and given not in known:
+            raise NadkitError(f"no bundled masks of {kind} {given!r}; {closest(str(given), known)}")
+    if control is not None and objective != "one-vs-rest":
+        raise NadkitError(
+            f"controls are bundled for one-vs-rest, not for {objective!r}; learn_masks makes others"
+        )
     path = mask_path(
         name,
         objective=objective,
