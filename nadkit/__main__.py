@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -71,7 +72,9 @@ def tour(out: Path, *, learn: bool = False) -> int:
     print(f"nadkit {__version__} takes {NETWORK} apart")
     if fault := run_notebook(notebook):
         out.write_text(build_page(notebook), encoding="utf-8")
-        raise NadkitError(f"the tour stopped at {fault}; as far as it came: {out}")
+        raise NadkitError(
+            f"the tour stopped at {fault}; as far as it came: {out}; check: python -m nadkit doctor"
+        )
     print("  and the table, task by task", flush=True)
     table, answer = evidence(learn)
     source = "learned just now" if learn else "that come with nadkit"
@@ -115,11 +118,11 @@ def run_notebook(notebook: Any) -> str | None:
             paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         try:
-            client.execute(env=environment)
+            client.execute(env=environment, stderr=subprocess.DEVNULL)  # cells' own comes by messages
         except CellExecutionError as error:
             return f"a cell: {error.ename}: {error.evalue}"
-        except RuntimeError as error:  # it died, or never started
-            return f"its kernel, interrupted or short of memory: {str(error).splitlines()[0]}"
+        except (RuntimeError, AssertionError) as error:  # nbclient asserts that it lives, also after Ctrl-C
+            return f"its kernel, interrupted or short of memory. {str(error).partition(chr(10))[0]}".strip()
     return None
 
 

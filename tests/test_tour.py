@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -287,6 +289,26 @@ def test_a_failing_cell_ends_the_tour_with_its_reason_and_the_page_so_far(
     text = Reader((folder / "page.html").read_text()).text("main")
     assert "so far" in text
     assert "\nnever" not in text
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("how", ["os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(9)", "os._exit(1)"])
+def test_a_kernel_that_ends_is_one_line(how: str, stage: Callable[..., Path]) -> None:
+    """In a process of its own, since Ctrl-C goes to the whole process."""
+    folder = stage(code(f"import os, signal, time\n{how}"))
+    lines = [
+        "import sys, pathlib, nadkit.__main__ as command",
+        f"command.NOTEBOOK = pathlib.Path({str(folder / '00_tour.ipynb')!r})",
+        "sys.exit(command.main(['tour']))",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[1])}
+    ran = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    assert "nadkit: the tour stopped at its kernel, interrupted or short of memory" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "command.main" not in ran.stderr
 
 
 def test_in_the_repository_the_tour_names_make_lab(
