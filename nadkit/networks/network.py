@@ -329,7 +329,7 @@ def _check_logits(out: object, count: int, class_names: tuple[str, ...]) -> None
         raise NadkitError(f"{wanted}; its output on the example is not finite")
     # Numbers of 16 bits sum to 1 less exactly.
     near = 1e-4 if out.dtype.itemsize > 2 else 1e-2
-    if bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < near).all()):
+    if bool((out >= 0).all()) and bool(((out.float().sum(1) - 1).abs() < near).all()):
         raise NadkitError(
             "the model returns probabilities (they sum to 1); take its softmax off: logits are needed"
         )
