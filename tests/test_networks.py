@@ -745,6 +745,20 @@ def test_untrained_statistics_are_those_of_the_pictures() -> None:
     assert norm.momentum == 0.1
 
 
+def test_untrained_forgets_statistics_that_a_start_leaves() -> None:
+    class OwnStart(nn.BatchNorm2d):
+        def reset_parameters(self) -> None:
+            if self.affine:
+                nn.init.ones_(self.weight)
+
+    model = small()
+    model[1] = OwnStart(4)
+    model[1].running_mean.fill_(7.0)  # type: ignore[union-attr, operator]
+    model[1].num_batches_tracked.fill_(100)  # type: ignore[union-attr, operator]
+    record = make_untrained(wrapped(model), X)[1]
+    assert max(record["statistics"]["1.running_mean"]) < 3
+
+
 def test_untrained_uses_pictures_from_all_over_and_not_too_many() -> None:
     network = wrapped()
     seen: list[int] = []
