@@ -1,44 +1,17 @@
-"""Tables and pictures as plotly figures: no state, nothing shown, words for readers who do not see them.
-
-Every figure has its alternative text in ``figure.layout.meta["alt"]``, computed from the same data.
-"""
+"""The table of `whether` as a dot plot."""
 
 from __future__ import annotations
 
-import base64
 import html
 import math
-import struct
-import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError, closest
+from nadkit.figures._marks import MARKS, OTHER
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-    from torch import Tensor
-
-
-class Mark(NamedTuple):
-    """How a condition is drawn: a colour and a shape, either of which tells it apart."""
-
-    colour: str
-    symbol: str
-
-
-# Okabe and Ito's palette, with its light colours darkened until they have a contrast of 3 on white.
-MARKS = {
-    "whole": Mark("#000000", "line-ns-open"),
-    "kept": Mark("#0072B2", "circle"),
-    "removed": Mark("#D55E00", "x"),
-    "random": Mark("#767676", "diamond-open"),
-    "relabelled": Mark("#A6507F", "triangle-up"),
-    "shared": Mark("#009E73", "square"),
-    "untrained": Mark("#A87400", "triangle-down"),
-}
-_OTHER = Mark("#595959", "star")
 
 _AXIS = {
     "recall": "recall (share of the task's own pictures)",
@@ -120,102 +93,6 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
     return figure
 
 
-class Pictures(Protocol):
-    """Labelled pictures, such as `Images`."""
-
-    @property
-    def pixels(self) -> Tensor:
-        """(N, C, H, W), indexable by a slice."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) class indices."""
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """A name for each class."""
-
-
-def pictures(images: Pictures, titles: Sequence[str] | None = None, columns: int = 8) -> go.Figure:
-    """Return a grid of small pictures, each with its caption below.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from types import SimpleNamespace as Thing
-    >>> labels = torch.tensor([0, 1, 0])
-    >>> images = Thing(pixels=torch.rand(3, 1, 4, 4), labels=labels, class_names=("bag", "coat"))
-    >>> pictures(images, columns=2).layout.meta["alt"]
-    'Grid of 3 pictures in 2 rows: bag, coat, bag.'
-
-    Parameters
-    ----------
-    images
-        `Images`; uint8, or floats that are shown from 0 to 1, or from their lowest to their highest value if
-        they go beyond. Other than 3 channels are shown as their mean.
-    titles
-        One caption a picture, lines parted by a newline; None takes class names.
-    columns
-        Pictures side by side, at least 1.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        One image trace with every picture, pixels kept square and sharp, and an annotation a caption.
-
-    Raises
-    ------
-    NadkitError
-        Another number of titles than of pictures, or fewer than one column.
-    """
-    import plotly.graph_objects as go
-
-    count = len(images.labels)
-    captions = [images.class_names[k] for k in images.labels.tolist()] if titles is None else list(titles)
-    if len(captions) != count:
-        raise NadkitError(f"{len(captions)} titles for {count} pictures; give one a picture")
-    if columns < 1:
-        raise NadkitError(f"{columns} columns were asked for; give at least 1")
-    columns = min(columns, count)
-    shown = _visible(images.pixels[:])
-    _, height, width, _ = shown.shape
-    lines = max(caption.count("\n") + 1 for caption in captions)
-    # A cell is 104 pixels wide on the screen; captions of 12 pixels need 17 a line.
-    gap, below = max(1, round(width * 0.08)), max(2, math.ceil(width / 104 * (17 * lines + 6)))
-    across, down = width + gap, height + below
-    grid_rows = -(-count // columns)
-    canvas = shown.new_full((grid_rows * down, columns * across - gap, 3), 255)
-    notes = []
-    for place, (picture, caption) in enumerate(zip(shown, captions, strict=True)):
-        top, left = place // columns * down, place % columns * across
-        canvas[top : top + height, left : left + width] = picture
-        notes.append(
-            {
-                "x": left + (width - 1) / 2,
-                "y": top + height - 0.5,
-                "text": html.escape(caption).replace("\n", "<br>"),
-                "showarrow": False,
-                "yanchor": "top",
-                "font": {"size": 12, "color": "#1b1f24"},
-            }
-        )
-    figure = go.Figure(go.Image(source=_png(canvas), hoverinfo="skip"))
-    said = ", ".join(caption.replace("\n", " ") for caption in captions)
-    kinds = f"{count} picture{'s' * (count != 1)} in {grid_rows} row{'s' * (grid_rows != 1)}"
-    figure.update_layout(
-        annotations=notes,
-        width=round(104 / width * across * columns) + 20,
-        height=round(104 / width * down * grid_rows) + 20,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        plot_bgcolor="white",
-        paper_bgcolor="white",
-        meta={"alt": f"Grid of {kinds}: {said}."},
-    )
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return figure
-
-
 def _checked(table: pd.DataFrame, metric: str | None) -> str:
     needed = ("network", "task", "condition", "metric", "value", "low", "high", "n")
     missing = [name for name in needed if name not in getattr(table, "columns", ())]
@@ -251,7 +128,7 @@ def _trace(rows: pd.DataFrame, condition: str, tasks: list[str], conditions: lis
     """The marks of one condition, each at its own height within the row of its task."""
     import plotly.graph_objects as go
 
-    mark = MARKS.get(condition, _OTHER)
+    mark = MARKS.get(condition, OTHER)
     mine = rows[rows["condition"] == condition].dropna(subset="value")
     offset = ((conditions.index(condition) + 1) / (len(conditions) + 1) - 0.5) * 0.9
     main = condition == "kept"
@@ -315,32 +192,3 @@ def _alt(rows: pd.DataFrame, metric: str, conditions: list[str], task: str) -> s
 
 def _name(metric: str) -> str:
     return _AXIS.get(metric, metric).split(" (")[0]
-
-
-def _visible(pixels: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3)."""
-    values = pixels / 255 if not pixels.is_floating_point() else pixels
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
-        values = (values - low) / max(high - low, 1e-12)
-    if values.shape[1] != 3:
-        values = values.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    return (values * 255).round().byte().permute(0, 2, 3, 1).cpu()
-
-
-def _png(canvas: Tensor) -> str:
-    """A data URI of uint8 (H, W, 3). Pillow belongs to `images`, and a PNG without it is this short."""
-    height, width, _ = canvas.shape
-    lines = b"".join(b"\0" + bytes(line.flatten().tolist()) for line in canvas)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    file = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(lines, 9))
-        + chunk(b"IEND", b"")
-    )
-    return "data:image/png;base64," + base64.b64encode(file).decode()

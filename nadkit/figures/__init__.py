@@ -1,0 +1,10 @@
+"""Tables and pictures as plotly figures: no state, nothing shown, words for readers who do not see them.
+
+Every figure has its alternative text in ``figure.layout.meta["alt"]``, computed from the same data.
+"""
+
+from nadkit.figures._evidence import whether
+from nadkit.figures._marks import MARKS, Mark
+from nadkit.figures._pictures import pictures
+
+__all__ = ["MARKS", "Mark", "pictures", "whether"]
