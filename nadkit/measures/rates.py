@@ -36,7 +36,7 @@ def rates(log_odds: Tensor, positive: Tensor, weights: Tensor | None = None) -> 
     log_odds
         (..., n_tasks, n_images); 0 itself is a no.
     positive
-        (n_tasks, n_images) bool.
+        (..., n_tasks, n_images) bool, of the same shape or one that broadcasts to it.
     weights
         (n_draws, n_images) of `stratified_weights`.
 
@@ -67,7 +67,7 @@ def recomposed(log_odds: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
     log_odds
         (..., n_tasks, n_images), calibrated.
     targets
-        (n_tasks,) the class that each task accepts.
+        (..., n_tasks) the class that each task accepts.
     labels
         (n_images,) the class of each picture.
 
@@ -77,5 +77,5 @@ def recomposed(log_odds: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         (..., n_images) float64: 1 right, 0 wrong, 1/k where k tasks tie and a right one is among them.
     """
     best = log_odds == log_odds.max(-2, keepdim=True).values
-    right = best & (targets[:, None] == labels)
+    right = best & (targets[..., None] == labels)
     return right.any(-2).double() / best.sum(-2)

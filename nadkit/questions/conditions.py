@@ -25,17 +25,17 @@ class Condition:
     Attributes
     ----------
     name : a condition of the vocabulary
-    network : the network that is gated
+    networks : for each repetition the network that is gated
     gates : for each repetition address → (n_tasks, n_units); None stands for the whole network, ungated
     logits : (n_tasks,) the logit that each task reads
-    targets : (n_tasks,) the class index that each task must accept
+    targets : (n_repetitions, n_tasks) the class index that each task must accept
     kept_share : (n_repetitions, n_tasks) open gates over all units
     seed : of the masks or the draws, None where none or several apply
     drawn : True if the repetitions are random draws, whose spread is the interval
     """
 
     name: str
-    network: Network
+    networks: tuple[Network, ...]
     gates: tuple[Mapping[str, Tensor], ...] | None
     logits: Tensor
     targets: Tensor
@@ -57,16 +57,16 @@ def own_conditions(network: Network, sets: Sequence[MaskSet], draws: int, seed: 
     tasks = sets[0].tasks
     logits = torch.tensor([network.class_index(task) for task in tasks])
     ones = torch.ones(1, len(tasks), dtype=torch.float64)
-    kept = _condition("kept", network, sets, logits, logits)
+    kept = _condition("kept", [network], sets, logits, logits[None])
     removed = tuple(masks.gates(keep=False) for masks in sets)
     random = [sets[draw % len(sets)].random(seed + draw) for draw in range(draws)]
     conditions = [
-        Condition("whole", network, None, logits, logits, ones),
+        Condition("whole", (network,), None, logits, logits[None], ones),
         kept,
         replace(kept, name="removed", gates=removed, kept_share=1 - kept.kept_share),
     ]
     if random:
-        drawn = _condition("random", network, random, logits, logits)
+        drawn = _condition("random", [network], random, logits, logits[None])
         conditions.append(replace(drawn, seed=seed, drawn=True))
     return conditions
 
@@ -81,13 +81,12 @@ def learned_conditions(
         sets = [_for_tasks(masks, tasks, name) for masks in controls[name]]
         for masks in sets:
             masks.check(network)
-        targets = logits
+        targets, networks = logits[None], [network]
         if name == "relabelled":
-            targets = _targets(sets, len(network.class_names))
-        gated = network
+            targets = torch.stack([_targets(masks, len(network.class_names)) for masks in sets])
         if name == "untrained":
-            gated = _untrained(network, sets)
-        conditions.append(_condition(name, gated, sets, logits, targets))
+            networks = [_untrained(network, masks) for masks in sets]
+        conditions.append(_condition(name, networks, sets, logits, targets))
     return conditions
 
 
@@ -149,12 +148,20 @@ def _asked_share(masks: MaskSet) -> float | None:
 
 
 def _condition(
-    name: str, network: Network, sets: Sequence[MaskSet], logits: Tensor, targets: Tensor
+    name: str, networks: Sequence[Network], sets: Sequence[MaskSet], logits: Tensor, targets: Tensor
 ) -> Condition:
+    """One network and one row of targets serve all repetitions, or each has its own."""
     shares = torch.tensor([list(masks.kept_share().values()) for masks in sets], dtype=torch.float64)
     seed = sets[0].meta.get("seed") if len(sets) == 1 else None
-    gates = tuple(masks.gates() for masks in sets)
-    return Condition(name, network, gates, logits, targets, shares, seed if isinstance(seed, int) else None)
+    return Condition(
+        name,
+        tuple(networks) if len(networks) > 1 else (networks[0],) * len(sets),
+        tuple(masks.gates() for masks in sets),
+        logits,
+        targets.expand(len(sets), -1),
+        shares,
+        seed if isinstance(seed, int) else None,
+    )
 
 
 def _for_tasks(masks: MaskSet, tasks: Sequence[str], control: str) -> MaskSet:
@@ -167,26 +174,25 @@ def _for_tasks(masks: MaskSet, tasks: Sequence[str], control: str) -> MaskSet:
     return masks if masks.tasks == tuple(tasks) else masks[list(tasks)]
 
 
-def _targets(sets: Sequence[MaskSet], classes: int) -> Tensor:
-    permutations = [masks.meta.get("permutation") for masks in sets]
-    first = permutations[0] if isinstance(permutations[0], list) else []
-    if len(first) != len(sets[0].tasks) or not all(isinstance(k, int) and 0 <= k < classes for k in first):
+def _targets(masks: MaskSet, classes: int) -> Tensor:
+    """(n_tasks,) the classes that relabelled masks had to accept."""
+    moved = masks.meta.get("permutation")
+    there = moved if isinstance(moved, list) else []
+    if len(there) != len(masks.tasks) or not all(isinstance(k, int) and 0 <= k < classes for k in there):
         raise NadkitError(
             f"relabelled masks need meta['permutation'], one class index (0 to {classes - 1}) for each task; "
-            f"it is {permutations[0]!r}: learn them with learn_masks(..., control='relabelled')"
+            f"it is {moved!r}: learn them with learn_masks(..., control='relabelled')"
         )
-    if any(permutation != first for permutation in permutations):
-        raise NadkitError("the seeds of 'relabelled' have different permutations; give those of one")
-    return torch.tensor(first)
+    return torch.tensor(there)
 
 
-def _untrained(network: Network, sets: Sequence[MaskSet]) -> Network:
+def _untrained(network: Network, masks: MaskSet) -> Network:
     from nadkit.networks import restore_untrained
 
-    specs = [masks.meta.get("untrained") for masks in sets]
-    if not isinstance(specs[0], Mapping) or any(spec != specs[0] for spec in specs):
+    record = masks.meta.get("untrained")
+    if not isinstance(record, Mapping):
         raise NadkitError(
-            "untrained masks need meta['untrained'], the same for all seeds, which says how the network was "
-            "re-initialised; learn them with learn_masks(..., control='untrained')"
+            "untrained masks need meta['untrained'], which says how the network was re-initialised; "
+            "learn them with learn_masks(..., control='untrained')"
         )
-    return restore_untrained(network, specs[0])
+    return restore_untrained(network, record)

@@ -61,7 +61,8 @@ def whether(
         Training pictures that the masks were not learned from. Without them there are no calibrated rows, and
         recomposed accuracy is of the whole network alone.
     controls
-        Learned controls: masks by name (relabelled, shared, untrained; a list for several seeds), None, or
+        Learned controls: masks by name (relabelled, shared, untrained; a list for several seeds, each with
+        its own exchange of tasks or its own fresh weights), None, or
         "bundled", which takes those that come with a bundled network at the kept share of the masks and, if
         there are none, none. `table.attrs["controls"]` says which were used.
     draws
@@ -96,12 +97,12 @@ def whether(
             control, which is the one best on the mean over tasks.
 
         Task "mean" is the mean over tasks that have a value. For relabelled, a task's positives are the
-        pictures of the class that its logit had to learn to accept. A task without a picture has n = 0 and
-        an empty (NaN) value. Rows of random are the mean over draws, from their 2.5 % to their 97.5 % point.
-        Intervals are Wilson's, combined of two for balanced accuracy and excess (MOVER); Newcombe's for
-        AUROC. Means over tasks, and several seeds of the masks, take their variance from a bootstrap
-        stratified by class and, at its second level, over the seeds; two or three seeds tell little about
-        how far seeds vary.
+        pictures of the class that its logit had to learn to accept; of several seeds, each with its own
+        exchange, n is the fewest. A task without a picture has n = 0 and an empty (NaN) value. Rows of
+        random are the mean over draws, from their 2.5 % to their 97.5 % point. Intervals are Wilson's,
+        combined of two for balanced accuracy and excess (MOVER); Newcombe's for AUROC. Means over tasks,
+        and several seeds of the masks, take their variance from a bootstrap stratified by class and, at its
+        second level, over the seeds; two or three seeds tell little about how far seeds vary.
         `attrs["answer"]` is the table in one sentence.
 
     Raises
@@ -177,7 +178,7 @@ def _outcomes(
     for place, (condition, log_odds) in enumerate(zip(conditions, asked.log_odds, strict=True)):
         calibrated = None
         if fitted is not None:
-            positive = condition.targets[:, None] == fitted.labels
+            positive = condition.targets[..., None] == fitted.labels
             calibrated = calibrate(log_odds, *platt(fitted.log_odds[place], positive))
         outcomes.append(Outcome(condition, sample, log_odds, calibrated))
     return outcomes

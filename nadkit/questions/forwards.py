@@ -63,7 +63,7 @@ def ask(
     Parameters
     ----------
     network : gives the pictures' preparation and the whole network's answer
-    conditions : each with its own network, which may be another
+    conditions : each repetition with its own network, which may be another
     images : decoded a batch at a time, once for all conditions
     advance : called with the number of pictures done for one task and repetition
 
@@ -82,22 +82,24 @@ def ask(
         whole = whole_logits(network, inputs).cpu()
         chosen.append(whole.argmax(1))
         for condition, found in zip(conditions, parts, strict=True):
-            given = inputs if condition.network is network else condition.network.prepare(pixels)
+            given = [inputs if one is network else one.prepare(pixels) for one in condition.networks]
             found.append(_ask(condition, given, whole, advance))
     return Answers([torch.cat(found, dim=2) for found in parts], labels, torch.cat(chosen))
 
 
-def _ask(condition: Condition, inputs: Tensor, whole: Tensor, advance: Callable[[int], object]) -> Tensor:
-    """(n_repetitions, n_tasks, n_images) log-odds of one batch."""
+def _ask(
+    condition: Condition, inputs: Sequence[Tensor], whole: Tensor, advance: Callable[[int], object]
+) -> Tensor:
+    """(n_repetitions, n_tasks, n_images) log-odds of one batch, prepared for each repetition's network."""
     if condition.gates is None:
-        advance(len(inputs) * len(condition.logits))
+        advance(len(whole) * len(condition.logits))
         return _read(condition, whole.expand(len(condition.logits), -1, -1))[None]
     found = []
-    for gates in condition.gates:
+    for network, gates, given in zip(condition.networks, condition.gates, inputs, strict=True):
         rows, distinct = _distinct(gates)
-        logits = gated_logits(condition.network, inputs, distinct, batch_size=BATCH).cpu()
+        logits = gated_logits(network, given, distinct, batch_size=BATCH).cpu()
         found.append(_read(condition, logits[rows]))
-        advance(len(inputs) * len(condition.logits))
+        advance(len(whole) * len(condition.logits))
     return torch.stack(found)
 
 
@@ -105,8 +107,8 @@ def _read(condition: Condition, logits: Tensor) -> Tensor:
     """The log-odds of each task's own logit, (n_tasks, n_images) of logits (n_tasks, n_images, n_classes)."""
     if not bool(torch.isfinite(logits).all()):
         raise NadkitError(
-            f"{condition.network.name} gives NaN or infinite logits under the condition {condition.name!r}; "
-            "no rate can be read from them: check its weights"
+            f"{condition.networks[0].name} gives NaN or infinite logits under the condition "
+            f"{condition.name!r}; no rate can be read from them: check its weights"
         )
     at = condition.logits[:, None, None].expand(-1, logits.shape[1], 1)
     # A closed layer makes all pictures alike up to float32's rounding, which must not rank them.

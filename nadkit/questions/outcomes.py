@@ -145,10 +145,10 @@ class Outcome:
             found.append(replace(balanced, name="balanced_accuracy_calibrated"))
         values, exact = auroc(self.log_odds, positive), None
         if self._single():
-            kinds = zip(values[0].tolist(), positive.sum(1).tolist(), strict=True)
-            exact = [auroc_estimate(value, ours, positive.shape[1] - ours) for value, ours in kinds]
+            kinds = zip(values[0].tolist(), positive[0].sum(1).tolist(), strict=True)
+            exact = [auroc_estimate(value, ours, positive.shape[2] - ours) for value, ours in kinds]
         draws = self._draws(lambda weights: auroc(self.log_odds, positive, weights))
-        found.append(Metric("auroc", values, _both(positive), positive.shape[1], draws, exact))
+        found.append(Metric("auroc", values, _both(positive), positive.shape[2], draws, exact))
         return found
 
     def balanced_accuracy(self) -> Metric:
@@ -160,11 +160,12 @@ class Outcome:
     def recomposed(self) -> tuple[Estimate, int]:
         """Return recomposed accuracy and its n; of the whole network, the accuracy of its own answer.
 
-        It is of the pictures whose class one of the tasks accepts.
+        It is of the pictures whose class one of the tasks accepts; n is that of the seed with the fewest.
         """
         labels, targets = self.sample.labels, self.condition.targets
-        asked = torch.isin(labels, targets)
-        count = int(asked.sum())
+        asked = self._positive().any(1)
+        counts = asked.sum(1)
+        count = int(counts.min())
         if self.condition.gates is None:
             right = (self.sample.chosen == labels).double()[None]
         elif self.calibrated is None or bool(self.calibrated.isnan().any()):
@@ -174,14 +175,14 @@ class Outcome:
         if not count:
             return NO_VALUE, 0
         if self._single():
-            return proportion(float(right[0, asked].sum()), count), count
-        draws = self._draws(lambda weights: (right * asked)[:, None] @ weights.T / count)[:1]
-        values = right[:, asked].mean(1, keepdim=True)
+            return proportion(float(right[0, asked[0]].sum()), count), count
+        draws = self._draws(lambda weights: ((right * asked) @ weights.T / counts[:, None])[:, None])[:1]
+        values = (right * asked).sum(1, keepdim=True) / counts[:, None]
         return Metric("", values, torch.tensor([count]), count, draws).mean(), count
 
     def _positive(self) -> Tensor:
-        """(n_tasks, n_images): the pictures that each task must accept."""
-        return self.condition.targets[:, None] == self.sample.labels
+        """(n_repetitions, n_tasks, n_images): the pictures that each task must accept."""
+        return self.condition.targets[..., None] == self.sample.labels
 
     def _single(self) -> bool:
         """One answer to each picture: pictures are all that varies."""
@@ -195,10 +196,10 @@ class Outcome:
         drawn = None if self.condition.drawn else rates(log_odds, positive, self.sample.weights)
         simple = []
         for place, (name, kind) in enumerate((("recall", positive), ("false_alarm", ~positive))):
-            counts = kind.sum(1)
+            counts = kind.sum(2).min(0).values
             exact = _proportions(values[place], counts) if self._single() else None
             draws = self._over_seeds(None if drawn is None else drawn[place])
-            simple.append(Metric(name, values[place], counts, positive.shape[1], draws, exact))
+            simple.append(Metric(name, values[place], counts, positive.shape[2], draws, exact))
         recall, false_alarm = simple
         draws = (recall.draws + 1 - false_alarm.draws) / 2
         exact = None
@@ -208,7 +209,7 @@ class Outcome:
             exact = [mover(pair, (0.5, -0.5), 0.5) for pair in pairs]
         counts = _both(positive)
         both = Metric(
-            "balanced_accuracy", values[2], counts, positive.shape[1], draws, exact, (recall, false_alarm)
+            "balanced_accuracy", values[2], counts, positive.shape[2], draws, exact, (recall, false_alarm)
         )
         return [recall, false_alarm, both]
 
@@ -219,15 +220,15 @@ class Outcome:
     def _over_seeds(self, draws: Tensor | None) -> Tensor:
         """Average the repetitions as each draw's second level picked them; (n_tasks, 0) without draws."""
         if draws is None:
-            return torch.empty(len(self.condition.targets), 0)
+            return torch.empty(self.condition.targets.shape[1], 0)
         picks = resample_seeds(self.condition.repetitions, DRAWS, self.sample.seed + 1)
         return torch.einsum("rtb,br->tb", draws, picks)
 
 
 def _both(positive: Tensor) -> Tensor:
-    """(n_tasks,) the number of pictures where there are positives and negatives, else 0."""
-    ours, total = positive.sum(1), positive.shape[1]
-    return torch.where((ours > 0) & (ours < total), total, 0)
+    """(n_tasks,) the number of pictures where there are positives and negatives in every seed, else 0."""
+    ours, total = positive.sum(2), positive.shape[2]
+    return torch.where(((ours > 0) & (ours < total)).all(0), total, 0)
 
 
 def _proportions(values: Tensor, counts: Tensor) -> list[Estimate]:

@@ -27,7 +27,7 @@ def condition_rows(network: str, outcome: Outcome) -> Iterator[Row]:
     shares = condition.kept_share.mean(0).tolist()
     for task, share in zip((*tasks, "mean"), (*shares, math.fsum(shares) / len(shares)), strict=True):
         counted = Estimate(share, share, share)
-        yield _row(network, outcome, task, "kept_share", counted, condition.network.units, COUNTED)
+        yield _row(network, outcome, task, "kept_share", counted, condition.networks[0].units, COUNTED)
 
 
 def excess_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
