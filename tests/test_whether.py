@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import nadkit.questions.conditions as conditions_module
+import nadkit.questions.controls as controls_module
 import nadkit.questions.outcomes as outcomes_module
 from nadkit.errors import ImageError, MaskFileError, NadkitError
 from nadkit.images import Images, LazyPixels
@@ -580,42 +581,106 @@ def test_one_shared_mask_runs_once(network: Network, images: Images, monkeypatch
 # Controls by name
 
 
-def test_bundled_controls_are_those_of_the_same_network_share_and_files(
-    network: Network, images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, float]] = []
+SETTINGS = {
+    "kept_share": [0.5] * 3, "own": 8, "rate": 0.05, "steps": None, "steps_per_task": 800, "pictures": "aa"
+}  # fmt: skip
+HALF = {"1": torch.tensor([[1.0, 1, 1, 0, 0]] * 3), "3": torch.tensor([[1.0, 1, 1, 0, 0, 0, 0]] * 3)}
+
+
+def learned(network: Network, objective: str = "one-vs-rest", **settings: object) -> MaskSet:
+    """Masks of half of the units that say how they were learned."""
+    meta = {"weights_id": network.weights_id, "objective": objective, "settings": {**SETTINGS, **settings}}
+    return MaskSet.from_scores(HALF, TASKS, meta)
+
+
+@pytest.fixture
+def bundled(network: Network, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, int]]:
+    """Two seeds of `shared` are there at kept share 0.5, and nothing else; the list is what was asked for."""
+    asked: list[tuple[str, float, int]] = []
 
     def path(name: str, *, objective: str, kept_share: float, seed: int, control: str) -> Path:
-        assert (name, objective, seed) == ("hand", "one-vs-rest", 0)
-        asked.append((control, kept_share))
-        return Path(__file__) if control == "shared" else Path("nowhere")
+        assert (name, objective) == ("hand", "one-vs-rest")
+        asked.append((control, kept_share, seed))
+        return Path(__file__) if control == "shared" and seed < 2 else Path("nowhere")
 
     def load(name: str, *, kept_share: float, seed: int, control: str) -> MaskSet:
-        assert (name, kept_share, seed, control) == ("hand", 0.5, 0, "shared")
-        return CONTROLS["shared"].with_meta(weights_id=network.weights_id)
+        assert (name, kept_share, control) == ("hand", 0.5, "shared")
+        return learned(network, shared=True).with_meta(seed=seed)
 
-    monkeypatch.setattr(conditions_module, "BUNDLED", ("hand",))
-    monkeypatch.setattr(conditions_module, "mask_path", path)
-    monkeypatch.setattr(conditions_module, "load_masks", load)
-    scores = {"1": torch.tensor([[1.0, 1, 1, 0, 0]] * 3), "3": torch.tensor([[1.0, 1, 1, 0, 0, 0, 0]] * 3)}
-    meta = {"weights_id": network.weights_id, "settings": {"kept_share": [0.5] * 3}}
-    own = MaskSet.from_scores(scores, TASKS, meta)
+    monkeypatch.setattr(controls_module, "BUNDLED", ("hand",))
+    monkeypatch.setattr(controls_module, "mask_path", path)
+    monkeypatch.setattr(controls_module, "load_masks", load)
+    return asked
+
+
+def test_bundled_controls_are_those_of_the_same_network_share_and_files(
+    network: Network, images: Images, bundled: list[tuple[str, float, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = learned(network)
     table = whether(network, own, images, draws=0)
     assert table.attrs["controls"] == {"shared": "bundled"}
     assert "shared" in set(table["condition"])
-    assert asked == [("relabelled", 0.5), ("shared", 0.5), ("untrained", 0.5)]
+    assert bundled == [("relabelled", 0.5, 0), ("shared", 0.5, 0), ("untrained", 0.5, 0)]
+    # Three seeds of the masks take as many of the controls as there are.
+    table = whether(network, [own] * 3, images, draws=0)
+    assert cell(table, "coat", "shared", "recall")["interval"] == "mask seeds × images"
+    assert len(controls_module.find_controls("bundled", network, [own] * 3)[0]["shared"]) == 2
     # Of other weights, without a share, of several shares, or of another size than asked: none, silently.
     for other in (
-        {**meta, "weights_id": None},
-        {**meta, "settings": {}},
-        {**meta, "settings": {"kept_share": "auto"}},
-        {**meta, "settings": {"kept_share": [0.5, 0.5, 0.3]}},
-        {**meta, "settings": {"kept_share": [0.3] * 3}},
+        own.with_meta(weights_id=None),
+        own.with_meta(settings={}),
+        learned(network, kept_share="auto"),
+        learned(network, kept_share=[0.5, 0.5, 0.3]),
+        learned(network, kept_share=[0.3] * 3),
     ):
-        table = whether(network, MaskSet.from_scores(scores, TASKS, other), images, draws=0)
-        assert table.attrs["controls"] == {}
-    monkeypatch.setattr(conditions_module, "BUNDLED", ("resnet-fashion",))
+        assert whether(network, other, images, draws=0).attrs["controls"] == {}
+        assert whether(network, [own, other], images, draws=0).attrs["controls"] == {}
+    monkeypatch.setattr(controls_module, "BUNDLED", ("resnet-fashion",))
     assert whether(network, own, images, draws=0).attrs["controls"] == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "bundled"),
+        ({"steps": 800}, "bundled"),  # the usual number, given by hand
+        ({"steps": 900}, "bundled, learned otherwise: steps"),
+        ({"rate": 0.1, "own": 16}, "bundled, learned otherwise: own, rate"),
+        ({"hard": 0.3}, "bundled, learned otherwise: hard"),
+        ({"pictures": "bb"}, "bundled, learned otherwise: pictures"),
+        ({"objective": "official", "rate": 0.1}, "bundled, learned otherwise: objective"),
+    ],
+)
+def test_controls_that_were_learned_otherwise_are_said_to(
+    network: Network,
+    images: Images,
+    bundled: list[tuple[str, float, int]],
+    settings: dict[str, object],
+    words: str,
+) -> None:
+    assert bundled == []
+    table = whether(network, learned(network, **settings), images, draws=0)  # type: ignore[arg-type]
+    assert table.attrs["controls"] == {"shared": words}
+    # One seed that differs is enough.
+    both = whether(network, [learned(network), learned(network, **settings)], images, draws=0)  # type: ignore[arg-type]
+    assert both.attrs["controls"] == {"shared": words}
+
+
+def test_the_pictures_and_the_size_of_given_controls(
+    network: Network, images: Images, bundled: list[tuple[str, float, int]]
+) -> None:
+    own, moved = learned(network), learned(network, pictures="bb").with_meta(permutation=[0, 2, 3])
+    wide = learned(network, pictures="bb")
+    wide = MaskSet.from_scores({a: torch.ones_like(rows) for a, rows in HALF.items()}, TASKS, wide.meta)
+    given = {"relabelled": moved, "shared": wide, "untrained": CONTROLS["untrained"]}
+    found = whether(network, own, images, controls=given, draws=0).attrs["controls"]
+    # What relabelled masks accept is part of the digest; masks without settings say nothing.
+    assert found == {
+        "relabelled": "given",
+        "shared": "given, learned otherwise: pictures, kept share",
+        "untrained": "given",
+    }
+    assert bundled == []
 
 
 def test_without_controls_the_answer_says_so(network: Network, images: Images, masks: MaskSet) -> None:

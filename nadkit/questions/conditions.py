@@ -10,12 +10,8 @@ from torch import Tensor
 
 from nadkit.errors import NadkitError, closest
 from nadkit.masks import MaskSet
-from nadkit.networks import BUNDLED, Network, load_masks, mask_path
-
-LEARNED = ("relabelled", "shared", "untrained")
-"""The learned controls, in the order of the tables."""
-
-Controls = Mapping[str, MaskSet | Sequence[MaskSet]] | str | None
+from nadkit.networks import Network
+from nadkit.questions.controls import LEARNED
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,63 +84,6 @@ def learned_conditions(
             networks = [_untrained(network, masks) for masks in sets]
         conditions.append(_condition(name, networks, sets, logits, targets))
     return conditions
-
-
-def find_controls(
-    controls: Controls, network: Network, masks: MaskSet
-) -> tuple[dict[str, list[MaskSet]], dict[str, str]]:
-    """Return the learned controls asked for, and where each came from.
-
-    Raises
-    ------
-    NadkitError
-        A name that is no learned control, or a text other than "bundled".
-    """
-    if controls is None:
-        return {}, {}
-    if isinstance(controls, str):
-        if controls != "bundled":
-            raise NadkitError(
-                f"no controls {controls!r}; give 'bundled', None, or masks by name ({', '.join(LEARNED)})"
-            )
-        found = _bundled(network, masks)
-        return found, dict.fromkeys(found, "bundled")
-    for name in controls:
-        if name not in LEARNED:
-            raise NadkitError(f"no learned control {name!r}; {closest(str(name), LEARNED)}")
-    given = {name: [sets] if isinstance(sets, MaskSet) else list(sets) for name, sets in controls.items()}
-    for name, sets in given.items():
-        if not sets or not all(isinstance(one, MaskSet) for one in sets):
-            raise NadkitError(f"the control {name!r} is no MaskSet; give one, or several seeds as a list")
-    return given, dict.fromkeys(given, "given")
-
-
-def _bundled(network: Network, masks: MaskSet) -> dict[str, list[MaskSet]]:
-    """Controls of the same kept share that were learned of this very network; none if there are none."""
-    share = _asked_share(masks)
-    if network.name not in BUNDLED or masks.meta.get("weights_id") != network.weights_id or share is None:
-        return {}
-    found = {}
-    for name in LEARNED:
-        path = mask_path(network.name, objective="one-vs-rest", kept_share=share, seed=0, control=name)
-        if path.exists():
-            control = load_masks(network.name, kept_share=share, seed=0, control=name)
-            if control.meta.get("weights_id") == network.weights_id:
-                found[name] = [control]
-    return found
-
-
-def _asked_share(masks: MaskSet) -> float | None:
-    """The one kept share that all tasks were asked for, if the masks have it within 0.02."""
-    settings = masks.meta.get("settings")
-    asked = settings.get("kept_share") if isinstance(settings, Mapping) else None
-    values = {asked} if isinstance(asked, int | float) else set(asked) if isinstance(asked, list) else set()
-    if len(values) != 1:
-        return None
-    share = float(values.pop())
-    kept = masks.kept_share().values()
-    # The official recipe keeps what it keeps; controls of another size are no controls.
-    return share if all(abs(each - share) <= 0.02 + 1e-9 for each in kept) else None
 
 
 def _condition(

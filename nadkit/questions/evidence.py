@@ -10,7 +10,8 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import calibrate, platt
 from nadkit.networks import Network
-from nadkit.questions.conditions import Condition, Controls, find_controls, learned_conditions, own_conditions
+from nadkit.questions.conditions import Condition, learned_conditions, own_conditions
+from nadkit.questions.controls import Controls, find_controls
 from nadkit.questions.forwards import ask
 from nadkit.questions.outcomes import Outcome, Sample
 from nadkit.questions.reading import answer
@@ -64,7 +65,9 @@ def whether(
         Learned controls: masks by name (relabelled, shared, untrained; a list for several seeds, each with
         its own exchange of tasks or its own fresh weights), None, or
         "bundled", which takes those that come with a bundled network at the kept share of the masks and, if
-        there are none, none. `table.attrs["controls"]` says which were used.
+        there are none, none. `table.attrs["controls"]` says which were used, and where both files tell
+        how they were learned, what differs: "bundled, learned otherwise: objective". Whether relabelled
+        masks were learned from the same pictures cannot be told from their file.
     draws
         Random masks of the same size, at least 0.
     per_class
@@ -124,7 +127,7 @@ def whether(
 
     sets = _checked(network, masks, draws)
     tasks = sets[0].tasks
-    learned, sources = find_controls(controls, network, sets[0])
+    learned, sources = find_controls(controls, network, sets)
     conditions = own_conditions(network, sets, draws, seed) + learned_conditions(network, tasks, learned)
     if per_class is not None:
         images = images.take(per_class, seed)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from nadkit.errors import NadkitError
-from nadkit.questions.conditions import LEARNED
+from nadkit.questions.controls import LEARNED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from nadkit.measures import Estimate
-from nadkit.questions.conditions import LEARNED
+from nadkit.questions.controls import LEARNED
 from nadkit.questions.outcomes import Metric, Outcome
 
 COLUMNS = ("network", "task", "condition", "metric", "value", "low", "high", "n", "seed", "interval")
