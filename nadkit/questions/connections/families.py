@@ -1,0 +1,205 @@
+"""Whether networks of different connection types divide differently, at equal gate density and depth."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nadkit.errors import NadkitError, closest
+from nadkit.measures import NO_VALUE, Estimate
+from nadkit.measures.permutation import p_value, permutations
+from nadkit.questions.connections.facts import Facts, mean_of, over_tasks
+from nadkit.questions.connections.pairs import pair_mean
+
+DEPTHS = 10
+"""Relative depths, from the first layer to the last, at which networks are compared."""
+LEAST = 3
+"""Networks that a family needs for a test."""
+ALIKE = 0.02
+"""Kept shares that differ by more are not equal."""
+
+STATISTICS = ("phi", "exclusive_excess", "exclusive_excess_slope")
+AT = "relative depth"
+
+
+class Profile(NamedTuple):
+    """What one network brings to the comparison, tasks by layers.
+
+    Attributes
+    ----------
+    phi : (n_layers, n_tasks, n_tasks), mean over sets of masks
+    excess : (n_layers, n_tasks) exclusive share beyond chance, likewise
+    kept_share : mean over tasks and sets
+    """
+
+    phi: Tensor
+    excess: Tensor
+    kept_share: float
+
+    def statistic(self, name: str, tasks: Tensor) -> float:
+        """Return one of `STATISTICS` for these tasks (indices)."""
+        if name == "phi":
+            return float(resampled(torch.tensor([pair_mean(layer, tasks) for layer in self.phi])).mean())
+        curve = resampled(self.excess[:, tasks].nanmean(1))
+        if name == "exclusive_excess":
+            return float(curve.mean())
+        depth = torch.linspace(-0.5, 0.5, DEPTHS, dtype=torch.float64)
+        return float((depth * curve).sum() / depth.square().sum())
+
+
+def resampled(layers: Tensor) -> Tensor:
+    """Return a value a layer (n_layers,) at ten relative depths, linear between layers; NaN are passed over.
+
+    Examples
+    --------
+    >>> resampled(torch.tensor([0.0, 1.0, 2.0]))[[0, 9]].tolist(), resampled(torch.tensor([3.0])).tolist()[:2]
+    ([0.0, 2.0], [3.0, 3.0])
+    """
+    import numpy as np
+
+    places = np.linspace(0, 1, len(layers)) if len(layers) > 1 else np.array([0.5])
+    there = (~layers.isnan()).numpy()
+    if not there.any():
+        return torch.full((DEPTHS,), math.nan, dtype=torch.float64)
+    return torch.from_numpy(
+        np.interp(np.linspace(0, 1, DEPTHS), places[there], layers.double().numpy()[there])
+    )
+
+
+def find_families(families: Mapping[str, str] | Sequence[str] | None, names: Sequence[str]) -> dict[str, str]:
+    """Return the family of each network: as given, else its name up to the first hyphen.
+
+    Examples
+    --------
+    >>> find_families(None, ["vgg-fashion", "resnet-fashion"])
+    {'vgg-fashion': 'vgg', 'resnet-fashion': 'resnet'}
+
+    Raises
+    ------
+    NadkitError
+        A network has no family, or there are more or fewer families than networks.
+    """
+    if families is None:
+        return {name: name.partition("-")[0] for name in names}
+    if isinstance(families, Mapping):
+        for name in names:
+            if name not in families:
+                raise NadkitError(f"no family for the network {name!r}; {closest(name, map(str, families))}")
+        return {name: str(families[name]) for name in names}
+    if isinstance(families, str) or len(families) != len(names):
+        raise NadkitError(f"families are {families!r} for {len(names)} networks; give one a network")
+    return dict(zip(names, map(str, families), strict=True))
+
+
+def comparison(families: Mapping[str, str], profiles: Mapping[str, Profile]) -> str:
+    """Return "tested" if families can be compared, else why they cannot.
+
+    Examples
+    --------
+    >>> comparison({"net": "plain"}, {})
+    'one network: descriptive'
+    """
+    sizes = Counter(families.values())
+    if len(families) == 1:
+        return "one network: descriptive"
+    shares = [profile.kept_share for profile in profiles.values()]
+    if max(shares) - min(shares) > ALIKE + 1e-9:
+        return f"confounded: kept shares from {min(shares):.2f} to {max(shares):.2f}"
+    if len(sizes) == 1:
+        return "one family: descriptive"
+    if max(sizes.values()) == 1:
+        return "one network a family: descriptive"
+    if min(sizes.values()) < LEAST:
+        return f"fewer than {LEAST} networks a family: descriptive"
+    return "tested"
+
+
+def between(values: Tensor, family: Tensor) -> float:
+    """Return the share of the variance of values (n,) that lies between families (n,) int64.
+
+    Examples
+    --------
+    >>> between(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]))
+    1.0
+    """
+    centred = values - values.mean()
+    total = float(centred.square().sum())
+    if not total > 1e-15:
+        return math.nan
+    parts = [centred[family == one] for one in family.unique()]
+    return sum(len(part) * float(part.mean()) ** 2 for part in parts) / total
+
+
+def smallest_p(sizes: Sequence[int]) -> float:
+    """Return the smallest p that permuting networks among families of these sizes can give.
+
+    Examples
+    --------
+    >>> smallest_p([3, 3]), round(smallest_p([3, 3, 3, 3]), 6)
+    (0.1, 6.5e-05)
+    """
+    ways = math.factorial(sum(sizes))
+    for size in sizes:
+        ways //= math.factorial(size)
+    # Families of one size can swap their networks whole.
+    return math.prod(math.factorial(n) for n in Counter(sizes).values()) / ways
+
+
+def add_profile(facts: Facts, profile: Profile) -> None:
+    """Add a network's statistics at relative depths."""
+    tasks = torch.arange(profile.excess.shape[1])
+    bounds = {"exclusive_excess_slope": (-math.inf, math.inf)}
+    for name in STATISTICS:
+        found = over_tasks(partial(profile.statistic, name), tasks, bounds.get(name, (-1.0, 1.0)))
+        other = "mean" if name == "phi" else None
+        facts.add("mean", AT, name, found, profile.excess.shape[0], facts.tasks, other)
+
+
+def family_facts(
+    families: Mapping[str, str], profiles: Mapping[str, Profile], draws: int, seed: int
+) -> tuple[list[Facts], str]:
+    """Return the rows of every family and of the test between them, and what `comparison` says.
+
+    Parameters
+    ----------
+    families : network → family
+    profiles : network → what it brings
+    draws : permutations of the networks
+    seed : of the permutations
+    """
+    status = comparison(families, profiles)
+    names = list(dict.fromkeys(families.values()))
+    family = torch.tensor([names.index(one) for one in families.values()])
+    sizes = torch.bincount(family).tolist()
+    together = Facts("all", None, 1)
+    parts = [Facts(f"family {name}", None, 1) for name in names]
+    least = max(smallest_p(sizes), 1 / (1 + draws))
+    how = f"{draws} permutations of the networks; the smallest p possible is {least:.2g}"
+    for name in STATISTICS:
+        values = torch.tensor(
+            [one.statistic(name, torch.arange(one.excess.shape[1])) for one in profiles.values()]
+        ).double()
+        other = "mean" if name == "phi" else None
+        if len(families) > 1:
+            for place, part in enumerate(parts):
+                found, n = mean_of(values[family == place], (-math.inf, math.inf))
+                part.add("mean", AT, name, found, n, "networks", other)
+        share, p = math.nan, math.nan
+        # With one network a family all variance lies between families, whatever they are.
+        if len(sizes) > 1 and max(sizes) > 1:
+            share = between(values, family)
+        if status == "tested":
+            orders = permutations(len(values), draws, seed)
+            null = torch.tensor([between(values, family[order]) for order in orders]).double()
+            p = p_value(share, null)
+        for suffix, number in (("_between_families", share), ("_families_p", p)):
+            found = NO_VALUE if math.isnan(number) else Estimate(number, number, number)
+            words = how if suffix == "_families_p" and status == "tested" else status
+            together.add("mean", AT, name + suffix, found, len(families), words, other)
+    return [*parts, together], status

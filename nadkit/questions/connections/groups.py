@@ -1,0 +1,132 @@
+"""Whether classes that people group overlap more than others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nadkit.errors import NadkitError, closest
+from nadkit.measures import NO_VALUE, Estimate, percentiles
+from nadkit.measures.permutation import p_value, permutations
+from nadkit.questions.connections.facts import Facts, over_tasks
+
+Groups = Mapping[str, Sequence[str]]
+
+FASHION: Groups = {
+    "tops": ("t-shirt", "pullover", "coat", "shirt"),
+    "shoes": ("sandal", "sneaker", "ankle boot"),
+}
+"""Groups of Fashion-MNIST; a dress, a bag and trousers are like nothing else."""
+
+
+def find_groups(groups: Groups | None, tasks: Sequence[str], class_names: Sequence[str]) -> Groups:
+    """Return the groups asked for, with those classes that are tasks; groups of fewer than two are dropped.
+
+    Examples
+    --------
+    >>> find_groups(None, ("shirt", "coat", "sandal"), (*FASHION["tops"], *FASHION["shoes"]))
+    {'tops': ('coat', 'shirt')}
+
+    Raises
+    ------
+    NadkitError
+        A class that the network does not have, one in two groups, or no group of two tasks.
+    """
+    if groups is None:
+        known = all(name in class_names for names in FASHION.values() for name in names)
+        return _among(FASHION, tasks) if known else {}
+    if not isinstance(groups, Mapping) or any(isinstance(names, str) for names in groups.values()):
+        raise NadkitError(f"groups are {groups!r}; give class names by group: {{'tops': ['shirt', 'coat']}}")
+    seen: dict[str, str] = {}
+    for group, names in groups.items():
+        for name in names:
+            if name not in class_names:
+                raise NadkitError(
+                    f"the group {group!r} has {name!r}, which is no class; {closest(str(name), class_names)}"
+                )
+            if name in seen:
+                raise NadkitError(
+                    f"{name!r} is in the groups {seen[name]!r} and {group!r}; a class has one group"
+                )
+            seen[name] = group
+    found = _among(groups, tasks)
+    if not found:
+        raise NadkitError(
+            f"no group has two of the tasks {', '.join(tasks)}; give groups of classes that have masks"
+        )
+    return found
+
+
+def _among(groups: Groups, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    here = {group: tuple(name for name in names if name in tasks) for group, names in groups.items()}
+    return {group: names for group, names in here.items() if len(names) > 1}
+
+
+def group_of(groups: Groups, tasks: Sequence[str]) -> Tensor:
+    """Return the group of each task (n_tasks,) int64; a task in none is a group of its own."""
+    names = {name: place for place, members in enumerate(groups.values()) for name in members}
+    return torch.tensor([names.get(task, len(groups) + row) for row, task in enumerate(tasks)])
+
+
+def difference(matrix: Tensor, group: Tensor) -> tuple[float, float]:
+    """Return the mean over pairs of one group, and over other pairs, of a symmetric (n_tasks, n_tasks) table.
+
+    Examples
+    --------
+    >>> table = torch.tensor([[0.0, 0.5, 0.1], [0.5, 0.0, 0.3], [0.1, 0.3, 0.0]])
+    >>> [round(mean, 3) for mean in difference(table, torch.tensor([0, 0, 1]))]
+    [0.5, 0.2]
+    """
+    rows, columns = torch.triu_indices(len(matrix), len(matrix), 1)
+    values, within = matrix[rows, columns], group[rows] == group[columns]
+    return float(values[within].nanmean()), float(values[~within].nanmean())
+
+
+def add_groups(
+    facts: Facts, matrix: Tensor, tasks: Sequence[str], groups: Groups, draws: int, seed: int
+) -> None:
+    """Add φ within groups and across them, the difference, and how often chance gives as much.
+
+    The interval of the difference is what is left of it after 97.5 % and 2.5 % of the permutations' are taken
+    off, and so agrees with the p-value.
+
+    Parameters
+    ----------
+    facts : get the rows
+    matrix : (n_tasks, n_tasks) φ, the mean over layers; NaN where there is none
+    tasks : their names
+    groups : class names by group
+    draws : permutations of the tasks
+    seed : of the permutations
+    """
+    if not groups:
+        return
+    group = group_of(groups, tasks)
+    everyone = torch.arange(len(tasks))
+
+    def part(which: int) -> Estimate:
+        return over_tasks(lambda rows: difference(matrix[rows][:, rows], group[rows])[which], everyone)
+
+    def gap(order: Tensor) -> float:
+        within, across = difference(matrix[order][:, order], group)
+        return within - across
+
+    rows, columns = torch.triu_indices(len(tasks), len(tasks), 1)
+    valued = ~matrix[rows, columns].isnan()
+    within = int((valued & (group[rows] == group[columns])).sum())
+    facts.add("all", "all", "phi_within", part(0), within, facts.tasks)
+    facts.add("all", "all", "phi_across", part(1), int(valued.sum()) - within, facts.tasks)
+    seen, how = gap(everyone), f"{draws} permutations of the tasks"
+    null = torch.tensor([gap(order) for order in permutations(len(tasks), draws, seed)]).double()
+    both, found = NO_VALUE, NO_VALUE
+    if not math.isnan(seen):
+        low, high = percentiles(null)
+        both = Estimate(seen, seen - high, seen - low)
+        # A draw without a value, which undefined pairs leave, must not speak for the groups.
+        p = p_value(seen, null.nan_to_num(nan=math.inf))
+        found = Estimate(p, p, p)
+    facts.add("all", "all", "phi_within_minus_across", both, int(valued.sum()), how)
+    facts.add("all", "all", "groups_p", found, len(tasks), how)
