@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import stat
@@ -16,7 +17,7 @@ from torch import Tensor
 from nadkit.errors import NadkitError
 from nadkit.images import Images
 from nadkit.images.fashion import CLASS_NAMES
-from nadkit.networks import bundled, fresh_network, hash_weights, load_network, train
+from nadkit.networks import BUNDLED, bundled, fresh_network, hash_weights, load_network, model_card, train
 
 NAME = "vgg-fashion"
 
@@ -305,3 +306,13 @@ def test_nothing_but_a_bar_is_shown(tmp_path: Path, capsys: pytest.CaptureFixtur
     out = capsys.readouterr()
     assert (out.out, out.err) == ("", "")  # no terminal, no bar
     assert not sys.stderr.isatty()
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_command_without_options_trains_what_is_shipped(name: str) -> None:
+    card = model_card(name)
+    defaults = inspect.signature(train.train).parameters
+    assert card["epochs"] == train.EPOCHS[name]
+    assert card["rate"] == defaults["rate"].default
+    assert card["seed"] == defaults["seed"].default
+    assert card.get("scenes") in (None, defaults["scenes"].default)
