@@ -366,6 +366,7 @@ def test_auto_finds_a_share_that_is_faithful(able, images):
     assert all(value >= goal for value, goal in zip(reached.tolist(), settings["goal"], strict=True))
     fewer = learn_masks(able, images, kept_share=1 / 11, steps=60, progress=False)
     least = balanced_accuracy(problem, torch.cat(list(fewer.scores.values()), 1).double())
+    assert masks.history.groupby("run")["step"].max().tolist() == [60] * 6
     assert bool((least < torch.tensor(settings["goal"])).any())  # so the search had something to find
 
 

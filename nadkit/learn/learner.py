@@ -23,7 +23,7 @@ ENOUGH = 0.95  # of the whole network's balanced accuracy, for kept_share="auto"
 
 @dataclass
 class Learned:
-    """Scores (rows, units), the history of all runs, and what a search found."""
+    """Scores (rows, units), the history (of a search with the number of the run), and what a search found."""
 
     scores: Tensor
     history: list[dict[str, Any]]
@@ -84,7 +84,7 @@ class Learner:
         for number in range(1, BISECTIONS + 1):
             exponent = (low + high) / 2
             learned = self.with_beta(10.0**exponent, f"beta{number}of{BISECTIONS}")
-            history += learned.history
+            history += [{"run": number, **row} for row in learned.history]
             kept = (learned.scores > 0.5).double().mean(1).cpu().expand(self.count)
             nearer = (kept - share).abs() < best
             best = torch.where(nearer, (kept - share).abs(), best)
@@ -107,7 +107,7 @@ class Learner:
         for number in range(1, BISECTIONS + 1):
             middle = (low + high) / 2
             learned = self.once(middle.exp(), f"auto{number}of{BISECTIONS}")
-            history += learned.history
+            history += [{"run": number, **row} for row in learned.history]
             reached = balanced_accuracy(self.problem, learned.scores) >= goal
             reached = reached.all().expand(self.count) if self.shared else reached
             # A task that never gets there keeps the largest share tried, which is the latest.
