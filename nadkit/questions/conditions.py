@@ -27,7 +27,8 @@ class Condition:
     targets : (n_repetitions, n_tasks) the class index that each task must accept
     kept_share : (n_repetitions, n_tasks) open gates over all units
     seed : of the masks or the draws, None where none or several apply
-    drawn : True if the repetitions are random draws, whose spread is the interval
+    drawn : True if the repetitions are draws, or other tasks' masks, whose spread is the interval
+    rows : (n_repetitions, n_tasks) the row of the gates that each task is read under; None for its own
     """
 
     name: str
@@ -38,11 +39,17 @@ class Condition:
     kept_share: Tensor
     seed: int | None = None
     drawn: bool = False
+    rows: Tensor | None = None
 
     @property
     def repetitions(self) -> int:
         """How many answers the condition gives to one picture."""
         return 1 if self.gates is None else len(self.gates)
+
+    @property
+    def runs(self) -> int:
+        """How often a picture passes the network for each task; another row of gates known needs no pass."""
+        return 0 if self.rows is not None else self.repetitions
 
 
 def own_conditions(network: Network, sets: Sequence[MaskSet], draws: int, seed: int) -> list[Condition]:
@@ -65,6 +72,45 @@ def own_conditions(network: Network, sets: Sequence[MaskSet], draws: int, seed: 
         drawn = _condition("random", [network], random, logits, logits[None])
         conditions.append(replace(drawn, seed=seed, drawn=True))
     return conditions
+
+
+def soft_condition(network: Network, sets: Sequence[MaskSet]) -> Condition:
+    """Return kept with the scores themselves as gates, not what a threshold makes of them."""
+    logits = torch.tensor([network.class_index(task) for task in sets[0].tasks])
+    kept = _condition("kept", [network], sets, logits, logits[None])
+    return replace(kept, name="soft", gates=tuple(dict(masks.scores) for masks in sets))
+
+
+def compared_conditions(network: Network, kept: Condition) -> list[Condition]:
+    """Return other, every task read under each other task's mask, and last_layer: all earlier units open.
+
+    Of one task alone there is no other.
+    """
+    if kept.gates is None:
+        return []
+    last, count = list(network.layers)[-1], len(kept.logits)
+    ends = tuple(
+        {address: rows if address == last else torch.ones_like(rows) for address, rows in gates.items()}
+        for gates in kept.gates
+    )
+    open_shares = torch.stack([torch.cat(list(gates.values()), 1).double().mean(1) for gates in ends])
+    last_layer = replace(kept, name="last_layer", gates=ends, kept_share=open_shares)
+    if count < 2:
+        return [last_layer]
+    # The same gates as kept, so that they are run once; task k reads its logit in row k + 1, k + 2, …
+    shifts = torch.stack([torch.arange(count).roll(-shift) for shift in range(1, count)])
+    rows = shifts.repeat(kept.repetitions, 1)
+    other = replace(
+        kept,
+        name="other",
+        networks=tuple(one for one in kept.networks for _ in shifts),
+        gates=tuple(gates for gates in kept.gates for _ in shifts),
+        targets=kept.logits.expand(len(rows), -1),
+        kept_share=kept.kept_share.repeat_interleave(len(shifts), 0).gather(1, rows),
+        drawn=True,
+        rows=rows,
+    )
+    return [other, last_layer]
 
 
 def learned_conditions(

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
-from nadkit.errors import NadkitError
+from nadkit.errors import NadkitError, closest
 from nadkit.images import Images
 from nadkit.masks import MaskSet
-from nadkit.measures import calibrate, platt
 from nadkit.networks import Network
-from nadkit.questions.conditions import Condition, learned_conditions, own_conditions
+from nadkit.questions.agreement import agreement_rows
+from nadkit.questions.chance import chance_rows
+from nadkit.questions.conditions import (
+    Condition,
+    compared_conditions,
+    learned_conditions,
+    own_conditions,
+    soft_condition,
+)
 from nadkit.questions.controls import Controls, find_controls
-from nadkit.questions.forwards import ask
-from nadkit.questions.outcomes import Outcome, Sample
-from nadkit.questions.reading import answer
-from nadkit.questions.tables import COLUMNS, Row, condition_rows, excess_rows
+from nadkit.questions.curves import Shares, curve_rows, find_points
+from nadkit.questions.minimality import minimality_rows
+from nadkit.questions.necessity import necessity_rows
+from nadkit.questions.reading import sentences
+from nadkit.questions.showing import Shown, show
+from nadkit.questions.tables import (
+    Row,
+    condition_rows,
+    excess_rows,
+    gap_rows,
+    layer_rows,
+    matrix_rows,
+    to_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PARTS = ("sufficiency", "layers", "matrix", "comparison", "agreement", "necessity", "minimality")
+"""What `whether` can look at; the last four are done only if asked for."""
 
 
 def whether(
@@ -29,6 +49,8 @@ def whether(
     calibrate_on: Images | None = None,
     controls: Controls = "bundled",
     draws: int = 20,
+    parts: str | Sequence[str] = ("sufficiency", "layers", "matrix"),
+    shares: Shares = None,
     per_class: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -63,41 +85,47 @@ def whether(
         recomposed accuracy is of the whole network alone.
     controls
         Learned controls: masks by name (relabelled, shared, untrained; a list for several seeds, each with
-        its own exchange of tasks or its own fresh weights), None, or
-        "bundled", which takes those that come with a bundled network at the kept share of the masks and, if
-        there are none, none. `table.attrs["controls"]` says which were used, and where both files tell
-        how they were learned, what differs: "bundled, learned otherwise: objective". Whether relabelled
-        masks were learned from the same pictures cannot be told from their file.
+        its own exchange of tasks or its own fresh weights), None, or "bundled", which takes those that come
+        with a bundled network at the kept share of the masks and, if there are none, none.
+        `table.attrs["controls"]` says which were used, and where both files tell how they were learned, what
+        differs: "bundled, learned otherwise: objective". Whether relabelled masks were learned from the same
+        pictures cannot be told from their file.
     draws
-        Random masks of the same size, at least 0.
+        Random masks of the same size, at least 0; 19 or more earn a p-value, 199 one that can be 0.005.
+    parts
+        What to look at, one or several, or "all":
+
+        sufficiency, layers, matrix
+            What the kept units do alone; the kept share of every layer; which class's pictures each task's
+            sub-architecture accepts. These are the default.
+        comparison
+            Two conditions more: other (the other tasks' masks) and last_layer (all units before the last
+            layer open). Hardly any time.
+        agreement
+            Whether the kept units do what the whole network does. Hardly any time.
+        necessity
+            What is lost when units are removed. At 20 draws about three times as long as the default.
+        minimality
+            How many kept units the task can do without. About as long as the default.
+    shares
+        Kept shares of a curve: numbers, for which bundled masks and controls are taken, or masks by share,
+        {0.3: {"kept": masks, "shared": masks, …}, …}; each share takes about as long as the default.
     per_class
         Use so many pictures of each class, of `images` and of `calibrate_on`; None for all.
     seed
         Of the random masks, the pictures taken and the bootstrap.
     progress
-        Show a bar.
+        Show a bar for every part.
 
     Returns
     -------
     pandas.DataFrame
         One row one fact: network, task, condition, metric, value, low, high (95 %), n, seed (of the masks;
         of the draws for random; empty where several or none apply) and interval, which says what varies.
-        Conditions: whole, kept, removed (the complement kept), random, and the learned controls. Metrics:
-
-        recall, false_alarm, balanced_accuracy
-            Of the decision "log-odds of the task above 0".
-        balanced_accuracy_calibrated
-            After a class-balanced Platt fit on `calibrate_on`, one for every task and condition.
-        auroc
-            Of the log-odds.
-        recomposed_accuracy
-            For task "all": the task of the largest calibrated log-odds is right; for the whole network, its
-            own answer is. Of pictures whose class is a task's.
-        kept_share
-            Open gates over all units; counted, so low and high are the value; n is the number of units.
-        excess
-            For kept: its balanced accuracy (calibrated, if there is one) minus that of the best learned
-            control, which is the one best on the mean over tasks.
+        Columns that no row uses are left out: other_task (of the matrix), share (the kept share asked for, of
+        a curve), dose (of necessity) and layer (an address; "all" over layers). The metrics are listed in
+        `nadkit.questions.metric_names`; conditions: whole, kept, removed (the complement kept), random, the
+        learned controls, other, last_layer, and of necessity removed and removed_random, which have a dose.
 
         Task "mean" is the mean over tasks that have a value. For relabelled, a task's positives are the
         pictures of the class that its logit had to learn to accept; of several seeds, each with its own
@@ -105,8 +133,9 @@ def whether(
         random are the mean over draws, from their 2.5 % to their 97.5 % point. Intervals are Wilson's,
         combined of two for balanced accuracy and excess (MOVER); Newcombe's for AUROC. Means over tasks,
         and several seeds of the masks, take their variance from a bootstrap stratified by class and, at its
-        second level, over the seeds; two or three seeds tell little about how far seeds vary.
-        `attrs["answer"]` is the table in one sentence.
+        second level, over the seeds; two or three seeds tell little about how far seeds vary. Values that
+        are no shares (drops, divergences, correlations) have the bootstrap's 2.5 % and 97.5 % points.
+        `attrs["answer"]` is the table in words.
 
     Raises
     ------
@@ -115,7 +144,8 @@ def whether(
     ImageError
         Pictures that the network cannot take, of a class it does not have, or too few for `per_class`.
     NadkitError
-        Masks of several seeds have different tasks, a control is unknown or lacks its meta, draws < 0.
+        Masks of several seeds have different tasks, a control is unknown or lacks its meta, draws < 0, no
+        such part, or shares without masks (those that are bundled are named).
 
     Notes
     -----
@@ -123,23 +153,77 @@ def whether(
     a network that never held the task can still solve it. So the network "contains" a sub-architecture only
     where the lower end of `excess` is above 0.
     """
-    import pandas as pd
-
     sets = _checked(network, masks, draws)
-    tasks = sets[0].tasks
-    learned, sources = find_controls(controls, network, sets)
-    conditions = own_conditions(network, sets, draws, seed) + learned_conditions(network, tasks, learned)
+    asked, points = _parts(parts), find_points(shares, network, sets)
+    if not asked and not points:
+        raise NadkitError(f"nothing was asked: give parts ({', '.join(PARTS)}) or shares")
     if per_class is not None:
         images = images.take(per_class, seed)
         calibrate_on = None if calibrate_on is None else calibrate_on.take(per_class, seed)
-    outcomes = _outcomes(network, conditions, tasks, images, calibrate_on, seed, progress)
+    learned, sources = find_controls(controls, network, sets)
     rows: list[Row] = []
-    for outcome in outcomes:
-        rows.extend(condition_rows(network.name, outcome))
-    rows.extend(excess_rows(network.name, outcomes))
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "int64"})
-    table.attrs = {"controls": sources, "answer": answer(table)}
+    if asked - {"necessity", "minimality"} or points:
+        conditions = _conditions(network, sets, learned, asked, draws, seed)
+        shown = show(network, conditions, sets[0].tasks, images, calibrate_on, seed, progress)
+        rows += _shown_rows(network, shown, images, asked)
+        rows += curve_rows(network, points, shown.outcomes[0], images, calibrate_on, draws, seed, progress)
+    if "necessity" in asked:
+        rows += necessity_rows(network, sets, images, draws, seed, progress)
+    if "minimality" in asked:
+        rows += minimality_rows(network, sets, images, seed, progress)
+    table = to_table(rows)
+    table.attrs = {"controls": sources, "answer": " ".join(sentences(table))}
     return table
+
+
+def _conditions(
+    network: Network,
+    sets: Sequence[MaskSet],
+    learned: Mapping[str, Sequence[MaskSet]],
+    asked: Set[str],
+    draws: int,
+    seed: int,
+) -> list[Condition]:
+    """Return what has to be shown the pictures for the parts that were asked for; whole comes first."""
+    whole, kept, removed, *random = own_conditions(network, sets, draws, seed)
+    if not asked - {"necessity", "minimality"}:
+        return [whole]
+    found = [whole, kept]
+    if "comparison" in asked:
+        found += compared_conditions(network, kept)
+    if "sufficiency" in asked:
+        found += [removed, soft_condition(network, sets)]
+    if asked & {"sufficiency", "agreement"}:
+        found += random
+    return found + learned_conditions(network, sets[0].tasks, learned)
+
+
+def _shown_rows(network: Network, shown: Shown, images: Images, asked: Set[str]) -> Iterator[Row]:
+    """Yield the rows of every part that is about answers to pictures."""
+    name = network.name
+    outcomes = [outcome for outcome in shown.outcomes if outcome.condition.name != "soft"]
+    for outcome in outcomes:
+        compared = outcome.condition.name in ("other", "last_layer")
+        if ("comparison" if compared else "sufficiency") in asked:
+            yield from condition_rows(name, outcome)
+    if "sufficiency" in asked:
+        yield from excess_rows(name, outcomes)
+        yield from gap_rows(name, shown.outcomes)
+        yield from chance_rows(name, outcomes)
+    if "layers" in asked:
+        yield from layer_rows(name, outcomes)
+    if "matrix" in asked:
+        yield from matrix_rows(name, outcomes, network.class_names)
+    if "agreement" in asked:
+        yield from agreement_rows(network, outcomes, shown.whole, shown.decisive, images)
+
+
+def _parts(parts: str | Sequence[str]) -> set[str]:
+    named = [parts] if isinstance(parts, str) else list(parts)
+    for part in named:
+        if part not in (*PARTS, "all"):
+            raise NadkitError(f"no part {part!r} of whether; {closest(str(part), (*PARTS, 'all'))}")
+    return set(PARTS) if "all" in named else set(named)
 
 
 def _checked(network: Network, masks: MaskSet | Sequence[MaskSet], draws: int) -> list[MaskSet]:
@@ -158,30 +242,3 @@ def _checked(network: Network, masks: MaskSet | Sequence[MaskSet], draws: int) -
     if draws < 0:
         raise NadkitError(f"{draws} random draws were asked for; give 0 or more")
     return sets
-
-
-def _outcomes(
-    network: Network,
-    conditions: Sequence[Condition],
-    tasks: tuple[str, ...],
-    images: Images,
-    calibrate_on: Images | None,
-    seed: int,
-    progress: bool,
-) -> list[Outcome]:
-    from tqdm.auto import tqdm
-
-    pictures = len(images) + (0 if calibrate_on is None else len(calibrate_on))
-    answers = sum(condition.repetitions for condition in conditions) * len(tasks)
-    with tqdm(total=pictures * answers, disable=not progress, unit="answer", unit_scale=True) as bar:
-        asked = ask(network, conditions, images, bar.update)
-        fitted = None if calibrate_on is None else ask(network, conditions, calibrate_on, bar.update)
-    sample = Sample.of(tasks, asked.labels, asked.chosen, seed)
-    outcomes = []
-    for place, (condition, log_odds) in enumerate(zip(conditions, asked.log_odds, strict=True)):
-        calibrated = None
-        if fitted is not None:
-            positive = condition.targets[..., None] == fitted.labels
-            calibrated = calibrate(log_odds, *platt(fitted.log_odds[place], positive))
-        outcomes.append(Outcome(condition, sample, log_odds, calibrated))
-    return outcomes

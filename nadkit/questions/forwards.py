@@ -1,4 +1,4 @@
-"""All forward passes of a question: pictures through every condition, one number per task."""
+"""Forward passes of a question: pictures through every condition, a few numbers per task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import Images
 from nadkit.networks import Network
-from nadkit.networks.outputs import gated_logits, log_odds, whole_logits
+from nadkit.networks.outputs import gated_logits, log_odds, log_rest, whole_logits
 from nadkit.questions.conditions import Condition
 
 BATCH = 200
@@ -19,17 +19,36 @@ EQUAL = 1e-4
 """Log-odds are read to this step: what differs by less is a tie."""
 
 
+class Readings(NamedTuple):
+    """What one condition says to pictures; each (n_repetitions, n_tasks, n_images) float64.
+
+    Attributes
+    ----------
+    log_odds : of each task; own + rest
+    own : the task's logit, less the mean of all logits
+    rest : minus the log-sum-exp of the other logits, less the same mean
+    divergence : of all classes' probabilities from the whole network's, Σ p log(p / q), in nats
+    """
+
+    log_odds: Tensor
+    own: Tensor
+    rest: Tensor
+    divergence: Tensor
+
+
 class Answers(NamedTuple):
     """What every condition says to the same pictures.
 
     Attributes
     ----------
-    log_odds : for each condition (n_repetitions, n_tasks, n_images) float64
+    readings : of each condition
+    whole : (n_images, n_classes) the whole network's log-odds of every class
     labels : (n_images,) class indices of the network
     chosen : (n_images,) the whole network's own answer, a class index
     """
 
-    log_odds: list[Tensor]
+    readings: list[Readings]
+    whole: Tensor
     labels: Tensor
     chosen: Tensor
 
@@ -76,48 +95,69 @@ def ask(
     """
     labels = labels_of(network, images)
     parts: list[list[Tensor]] = [[] for _ in conditions]
-    chosen = []
+    every = []
     for pixels, _ in images.batches(BATCH):
         inputs = network.prepare(pixels)
-        whole = whole_logits(network, inputs).cpu()
-        chosen.append(whole.argmax(1))
+        whole = whole_logits(network, inputs).cpu().double()
+        every.append(whole)
+        # Some conditions read other rows of the same gates.
+        known: dict[int, Tensor] = {}
         for condition, found in zip(conditions, parts, strict=True):
             given = [inputs if one is network else one.prepare(pixels) for one in condition.networks]
-            found.append(_ask(condition, given, whole, advance))
-    return Answers([torch.cat(found, dim=2) for found in parts], labels, torch.cat(chosen))
+            found.append(_ask(condition, given, whole, known, advance))
+    answered = torch.cat(every)
+    readings = [Readings(*torch.cat(found, dim=3)) for found in parts]
+    return Answers(readings, log_odds(answered), labels, answered.argmax(1))
 
 
 def _ask(
-    condition: Condition, inputs: Sequence[Tensor], whole: Tensor, advance: Callable[[int], object]
+    condition: Condition,
+    inputs: Sequence[Tensor],
+    whole: Tensor,
+    known: dict[int, Tensor],
+    advance: Callable[[int], object],
 ) -> Tensor:
-    """(n_repetitions, n_tasks, n_images) log-odds of one batch, prepared for each repetition's network."""
+    """(4, n_repetitions, n_tasks, n_images) readings of one batch, prepared for each repetition's network."""
+    count = len(condition.logits)
     if condition.gates is None:
-        advance(len(whole) * len(condition.logits))
-        return _read(condition, whole.expand(len(condition.logits), -1, -1))[None]
+        advance(len(whole) * count)
+        return _read(condition, whole.expand(count, -1, -1), whole)[:, None]
     found = []
-    for network, gates, given in zip(condition.networks, condition.gates, inputs, strict=True):
-        rows, distinct = _distinct(gates)
-        logits = gated_logits(network, given, distinct, batch_size=BATCH).cpu()
-        found.append(_read(condition, logits[rows]))
-        advance(len(whole) * len(condition.logits))
-    return torch.stack(found)
+    for place, (network, gates) in enumerate(zip(condition.networks, condition.gates, strict=True)):
+        logits = known.get(id(gates))
+        if logits is None:
+            logits = logits_of(network, gates, inputs[place])
+            advance(len(whole) * count)
+        if condition.name == "kept":
+            known[id(gates)] = logits
+        read = logits if condition.rows is None else logits[condition.rows[place]]
+        found.append(_read(condition, read, whole))
+    return torch.stack(found, dim=1)
 
 
-def _read(condition: Condition, logits: Tensor) -> Tensor:
-    """The log-odds of each task's own logit, (n_tasks, n_images) of logits (n_tasks, n_images, n_classes)."""
+def _read(condition: Condition, logits: Tensor, whole: Tensor) -> Tensor:
+    """(4, n_tasks, n_images) readings of each task's own logit, of logits (n_tasks, n_images, n_classes)."""
     if not bool(torch.isfinite(logits).all()):
         raise NadkitError(
             f"{condition.networks[0].name} gives NaN or infinite logits under the condition "
             f"{condition.name!r}; no rate can be read from them: check its weights"
         )
     at = condition.logits[:, None, None].expand(-1, logits.shape[1], 1)
+    # A softmax does not change with the mean of the logits, so that alone must not look like evidence.
+    centred = logits - logits.mean(2, keepdim=True)
+    parts = torch.stack([log_odds(logits), centred, -log_rest(centred)]).gather(3, at.expand(3, -1, -1, -1))
+    before, after = whole.log_softmax(1), logits.log_softmax(2)
+    divergence = (before.exp() * (before - after)).sum(2)
     # A closed layer makes all pictures alike up to float32's rounding, which must not rank them.
-    return (log_odds(logits.double()).gather(2, at)[..., 0] / EQUAL).round() * EQUAL
+    return torch.cat([(parts[..., 0] / EQUAL).round() * EQUAL, divergence[None]])
 
 
-def _distinct(gates: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Each task's row among the distinct gates, and those; one shared mask is run once, not once a task."""
+def logits_of(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Return the logits of prepared inputs under each row of gates, (n_rows, n_images, n_classes) float64.
+
+    Equal rows, such as those of one shared mask, are run once.
+    """
     together = torch.cat(list(gates.values()), dim=1)
     distinct, rows = together.unique(dim=0, return_inverse=True)
-    sizes = [gate.shape[1] for gate in gates.values()]
-    return rows, dict(zip(gates, distinct.split(sizes, dim=1), strict=True))
+    parts = dict(zip(gates, distinct.split([gate.shape[1] for gate in gates.values()], dim=1), strict=True))
+    return gated_logits(network, inputs, parts, batch_size=BATCH).cpu()[rows].double()

@@ -25,6 +25,7 @@ from nadkit.measures import (
     stratified_weights,
 )
 from nadkit.questions.conditions import Condition
+from nadkit.questions.forwards import Readings
 
 DRAWS = 1000
 """Draws of the bootstrap."""
@@ -33,6 +34,7 @@ WHOLE = "images"
 IMAGES = "images, given this mask"
 SEEDS = "mask seeds × images"
 RANDOM = "random draws, their 2.5-97.5 %"
+OTHERS = "other tasks' masks, their 2.5-97.5 %"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ class Metric:
     exact : single tasks' estimates, where a closed form serves
     parts : two metrics that this one is a weighted sum of
     weights : of the two, and a constant
+    bounded : False for values that do not lie in [0, 1]: the interval is then the bootstrap's 2.5-97.5 %
     """
 
     name: str
@@ -84,6 +87,7 @@ class Metric:
     exact: Sequence[Estimate] | None = None
     parts: tuple[Metric, Metric] | None = None
     weights: tuple[float, float, float] = (0.5, -0.5, 0.5)
+    bounded: bool = True
 
     def estimates(self) -> list[Estimate]:
         """Return one estimate a task."""
@@ -107,8 +111,52 @@ class Metric:
             *weights, constant = self.weights
             together = correlation(first.draws[tasks].mean(0), second.draws[tasks].mean(0))
             return mover([first._of(tasks), second._of(tasks)], weights, constant, together)
+        if not self.bounded:
+            return Estimate(float(values.mean()), *percentiles(self.draws[tasks].mean(0)))
         variance = float(self.draws[tasks].mean(0).var())
         return effective(float(values.mean()), variance, min(int(self.counts[tasks].sum()), self.pictures))
+
+
+def combined(
+    name: str, first: Metric, second: Metric, weights: tuple[float, float, float], counts: Tensor
+) -> Metric:
+    """Return a weighted sum of two metrics of one condition, of different pictures, and a constant."""
+    one, two, constant = weights
+    exact = None
+    if first.exact is not None and second.exact is not None:
+        # Within one task the two are of different pictures, and so independent.
+        pairs = zip(first.exact, second.exact, strict=True)
+        exact = [mover(pair, (one, two), constant) for pair in pairs]
+    return Metric(
+        name,
+        one * first.values + two * second.values + constant,
+        counts,
+        first.pictures,
+        one * first.draws + two * second.draws + constant,
+        exact,
+        (first, second) if first.bounded else None,
+        weights,
+        first.bounded,
+    )
+
+
+def difference(name: str, first: Metric, second: Metric) -> Metric:
+    """Return first minus second, of the same pictures: their bootstraps tell how far they go together."""
+    return Metric(
+        name,
+        (first.values.mean(0) - second.values.mean(0))[None],
+        torch.minimum(first.counts, second.counts),
+        first.pictures,
+        first.draws - second.draws,
+        parts=(first, second),
+        weights=(1.0, -1.0, 0.0),
+    )
+
+
+def over_seeds(draws: Tensor, seed: int) -> Tensor:
+    """Return (n_tasks, DRAWS) of (n_repetitions, n_tasks, DRAWS): a bootstrap's second level, over seeds."""
+    picks = resample_seeds(len(draws), DRAWS, seed + 1)
+    return torch.einsum("rtb,br->tb", draws, picks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,44 +166,80 @@ class Outcome:
     Attributes
     ----------
     condition, sample : what was asked, and of which pictures
-    log_odds : (n_repetitions, n_tasks, n_images)
-    calibrated : the same, calibrated, or None; NaN for a task without a fit
+    readings : what the condition says
+    calibrated : the log-odds, calibrated, or None; NaN for a task without a fit
     """
 
     condition: Condition
     sample: Sample
-    log_odds: Tensor
+    readings: Readings
     calibrated: Tensor | None
 
     @property
     def interval(self) -> str:
         """What varies, in words."""
         if self.condition.drawn:
-            return RANDOM
+            return RANDOM if self.condition.rows is None else OTHERS
         if self.condition.gates is None:
             return WHOLE
         return IMAGES if self.condition.repetitions == 1 else SEEDS
 
+    @property
+    def positive(self) -> Tensor:
+        """(n_repetitions, n_tasks, n_images): the pictures that each task must accept."""
+        return self.condition.targets[..., None] == self.sample.labels
+
+    @property
+    def single(self) -> bool:
+        """One answer to each picture: pictures are all that varies."""
+        return self.condition.repetitions == 1 and not self.condition.drawn
+
     def metrics(self) -> list[Metric]:
         """Return every metric that is of single tasks."""
-        positive = self._positive()
-        found = self._rates(self.log_odds, positive)
-        if self.calibrated is not None:
-            balanced = self._rates(self.calibrated, positive)[-1]
-            found.append(replace(balanced, name="balanced_accuracy_calibrated"))
-        values, exact = auroc(self.log_odds, positive), None
-        if self._single():
+        own, rest = self.readings.own, self.readings.rest
+        return [
+            *self._rates(self.readings.log_odds)[:2],
+            *self.decided(),
+            self.auroc("auroc_own", own),
+            self.auroc("auroc_rest", rest),
+        ]
+
+    def decided(self) -> list[Metric]:
+        """Return balanced accuracy, raw and calibrated, and AUROC."""
+        names = ("balanced_accuracy", "balanced_accuracy_calibrated")
+        kinds = zip(names, (self.readings.log_odds, self.calibrated), strict=True)
+        found = [replace(self._rates(odds)[-1], name=name) for name, odds in kinds if odds is not None]
+        return [*found, self.auroc("auroc", self.readings.log_odds)]
+
+    def auroc(self, name: str, scores: Tensor) -> Metric:
+        """Return how well scores (n_repetitions, n_tasks, n_images) rank each task's pictures."""
+        positive = self.positive
+        values, exact = auroc(scores, positive), None
+        if self.single:
             kinds = zip(values[0].tolist(), positive[0].sum(1).tolist(), strict=True)
             exact = [auroc_estimate(value, ours, positive.shape[2] - ours) for value, ours in kinds]
-        draws = self._draws(lambda weights: auroc(self.log_odds, positive, weights))
-        found.append(Metric("auroc", values, _both(positive), positive.shape[2], draws, exact))
-        return found
+        draws = self.draws(lambda weights: auroc(scores, positive, weights))
+        return Metric(name, values, self.with_both, positive.shape[2], draws, exact)
 
     def balanced_accuracy(self) -> Metric:
         """Return balanced accuracy, calibrated if there is a calibration."""
-        return self._rates(self.log_odds if self.calibrated is None else self.calibrated, self._positive())[
-            -1
-        ]
+        return self._rates(self.decisive)[-1]
+
+    @property
+    def decisive(self) -> Tensor:
+        """The log-odds that decide: calibrated, if there is a calibration."""
+        return self.readings.log_odds if self.calibrated is None else self.calibrated
+
+    def accepted(self, log_odds: Tensor, label: int) -> tuple[list[Estimate], int]:
+        """Return how often each task accepts the pictures of one class, and how many those are."""
+        there = self.sample.labels == label
+        count = int(there.sum())
+        yes = (log_odds > 0).double()[..., there]
+        values = yes.mean(2).masked_fill(log_odds.isnan().any(2), torch.nan)
+        counts = torch.full((values.shape[1],), count)
+        draws = self.draws(lambda weights: yes @ weights[:, there].T / count)
+        exact = _proportions(values, counts) if self.single else None
+        return Metric("", values, counts, count, draws, exact).estimates(), count
 
     def recomposed(self) -> tuple[Estimate, int]:
         """Return recomposed accuracy and its n; of the whole network, the accuracy of its own answer.
@@ -163,7 +247,7 @@ class Outcome:
         It is of the pictures whose class one of the tasks accepts; n is that of the seed with the fewest.
         """
         labels, targets = self.sample.labels, self.condition.targets
-        asked = self._positive().any(1)
+        asked = self.positive.any(1)
         counts = asked.sum(1)
         count = int(counts.min())
         if self.condition.gates is None:
@@ -174,22 +258,15 @@ class Outcome:
             right = recomposed(self.calibrated, targets, labels)
         if not count:
             return NO_VALUE, 0
-        if self._single():
+        if self.single:
             return proportion(float(right[0, asked[0]].sum()), count), count
-        draws = self._draws(lambda weights: ((right * asked) @ weights.T / counts[:, None])[:, None])[:1]
+        draws = self.draws(lambda weights: ((right * asked) @ weights.T / counts[:, None])[:, None])[:1]
         values = (right * asked).sum(1, keepdim=True) / counts[:, None]
         return Metric("", values, torch.tensor([count]), count, draws).mean(), count
 
-    def _positive(self) -> Tensor:
-        """(n_repetitions, n_tasks, n_images): the pictures that each task must accept."""
-        return self.condition.targets[..., None] == self.sample.labels
-
-    def _single(self) -> bool:
-        """One answer to each picture: pictures are all that varies."""
-        return self.condition.repetitions == 1 and not self.condition.drawn
-
-    def _rates(self, log_odds: Tensor, positive: Tensor) -> list[Metric]:
+    def _rates(self, log_odds: Tensor) -> list[Metric]:
         """Recall, false alarm and balanced accuracy."""
+        positive = self.positive
         # A comparison with NaN is a plain no, so tasks without a fit are blanked by hand.
         blank = log_odds.isnan().any(2)
         values = [value.masked_fill(blank, torch.nan) for value in rates(log_odds, positive)]
@@ -197,23 +274,37 @@ class Outcome:
         simple = []
         for place, (name, kind) in enumerate((("recall", positive), ("false_alarm", ~positive))):
             counts = kind.sum(2).min(0).values
-            exact = _proportions(values[place], counts) if self._single() else None
+            exact = _proportions(values[place], counts) if self.single else None
             draws = self._over_seeds(None if drawn is None else drawn[place])
             simple.append(Metric(name, values[place], counts, positive.shape[2], draws, exact))
         recall, false_alarm = simple
-        draws = (recall.draws + 1 - false_alarm.draws) / 2
-        exact = None
-        if self._single():
-            # Within one task the two are of different pictures, and so independent.
-            pairs = zip(recall.estimates(), false_alarm.estimates(), strict=True)
-            exact = [mover(pair, (0.5, -0.5), 0.5) for pair in pairs]
-        counts = _both(positive)
-        both = Metric(
-            "balanced_accuracy", values[2], counts, positive.shape[2], draws, exact, (recall, false_alarm)
-        )
+        both = combined("balanced_accuracy", recall, false_alarm, (0.5, -0.5, 0.5), self.with_both)
         return [recall, false_alarm, both]
 
-    def _draws(self, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    @property
+    def with_both(self) -> Tensor:
+        """(n_tasks,) the number of pictures where there are own and others' in every seed, else 0."""
+        ours, total = self.positive.sum(2), self.positive.shape[2]
+        return torch.where(((ours > 0) & (ours < total)).all(0), total, 0)
+
+    def average(self, name: str, values: Tensor, kind: Tensor, *, bounded: bool = True) -> Metric:
+        """Return the mean of values over the pictures of a kind, both (n_repetitions, n_tasks, n_images).
+
+        Bounded ones are 0 or 1 (or NaN for a task without any).
+        """
+        counts = kind.sum(2)
+        mean = (values * kind).sum(2) / counts
+
+        def drawn(weights: Tensor) -> Tensor:
+            found = (values * kind) @ weights.T / (kind.double() @ weights.T)
+            # A draw may miss the few pictures of a kind.
+            return torch.where(found.isnan(), mean[..., None], found)
+
+        fewest = counts.min(0).values
+        exact = _proportions(mean, fewest) if self.single and bounded else None
+        return Metric(name, mean, fewest, kind.shape[2], self.draws(drawn), exact, bounded=bounded)
+
+    def draws(self, measure: Callable[[Tensor], Tensor]) -> Tensor:
         """(n_tasks, DRAWS) of a measure that turns weights into (n_repetitions, n_tasks, DRAWS)."""
         return self._over_seeds(None if self.condition.drawn else measure(self.sample.weights))
 
@@ -221,14 +312,7 @@ class Outcome:
         """Average the repetitions as each draw's second level picked them; (n_tasks, 0) without draws."""
         if draws is None:
             return torch.empty(self.condition.targets.shape[1], 0)
-        picks = resample_seeds(self.condition.repetitions, DRAWS, self.sample.seed + 1)
-        return torch.einsum("rtb,br->tb", draws, picks)
-
-
-def _both(positive: Tensor) -> Tensor:
-    """(n_tasks,) the number of pictures where there are positives and negatives in every seed, else 0."""
-    ours, total = positive.sum(2), positive.shape[2]
-    return torch.where(((ours > 0) & (ours < total)).all(0), total, 0)
+        return over_seeds(draws, self.sample.seed)
 
 
 def _proportions(values: Tensor, counts: Tensor) -> list[Estimate]:

@@ -1,4 +1,4 @@
-"""What a table of `whether` says: one sentence, and a table for the eye."""
+"""What a table of `whether` says: a sentence for each part, and a table for the eye."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 SOLVED = 0.95
 """The share of the whole network's balanced accuracy from which on a task counts as solved, not in part."""
 
+DOSE = "5 %"
+"""The dose of removal that the sentence is about."""
+
 SHOWN = ("recall", "false_alarm", "balanced_accuracy", "kept_share")
 
 
@@ -27,10 +30,11 @@ class _Fact(NamedTuple):
 
 
 def answer(table: pd.DataFrame) -> str:
-    """Return the table of `whether` as one sentence, computed from its rows.
+    """Return the table of `whether` in words, computed from its rows: one sentence for each part it has.
 
-    It says "contains" only where the lower end of the mean excess over the best learned control is above 0,
-    and "in part" below 0.95 of the whole network's balanced accuracy, the better of raw and calibrated.
+    The first says "contains" only where the lower end of the mean excess over the best learned control is
+    above 0, and "in part" below 0.95 of the whole network's balanced accuracy, the better of raw and
+    calibrated. Then come the curve, agreement, necessity and minimality.
 
     Examples
     --------
@@ -49,36 +53,136 @@ def answer(table: pd.DataFrame) -> str:
     Raises
     ------
     NadkitError
-        The table has no balanced accuracy of the condition kept.
+        The table has no part that can be put in a sentence, such as balanced accuracy of the condition kept.
     """
+    found = sentences(table)
+    if not found:
+        raise NadkitError("no balanced accuracy of 'kept' in this table; give a table of whether(...)")
+    return " ".join(found)
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each part of the table that has one."""
+    plain, name = plain_rows(table), str(table["network"].iloc[0]) if len(table) else ""
+    parts = (_sufficiency, _curve, _agreement, _necessity, _minimality)
+    return [found for part in parts if (found := part(table if part is _necessity else plain, name))]
+
+
+def plain_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole masks: of no single layer, other task, dose or share of a curve.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> plain_rows(pd.DataFrame({"layer": ["all", "stem"], "value": [0.3, 0.5]}))["value"].tolist()
+    [0.3]
+
+    Parameters
+    ----------
+    table
+        As `whether` returns it; columns that it left out are not missed.
+    """
+    for column in ("other_task", "share", "dose"):
+        if column in table:
+            table = table[table[column].isna()]
+    return table[table["layer"].isin(["all"]) | table["layer"].isna()] if "layer" in table else table
+
+
+def _sufficiency(table: pd.DataFrame, name: str) -> str:
+    if not ((table["condition"] == "kept") & (table["metric"] == "balanced_accuracy")).any():
+        return ""
     metric = _decisive(table)
     # Calibration can cost the whole network a little; parts are held against the better of its two values.
-    either = [_value(table, "whole", name) for name in ("balanced_accuracy", metric)]
+    either = [_value(table, "whole", each) for each in ("balanced_accuracy", metric)]
     whole = max(either)
     kept = _fact(table, "kept", metric)
     if kept is None:
-        if not ((table["condition"] == "kept") & (table["metric"] == "balanced_accuracy")).any():
-            raise NadkitError("no balanced accuracy of 'kept' in this table; give a table of whether(...)")
         return "No task has pictures of both kinds, its own and others', so there is no answer."
     share = _fact(table, "kept", "kept_share")
     size = "" if share is None else f"keeping {100 * share.value:.3g} % of the units of each task "
-    name = str(table["network"].iloc[0])
     kind = "calibrated balanced accuracy" if metric.endswith("calibrated") else "balanced accuracy"
     level = f"at a {kind} of {kept}" + ("" if whole < 0 else f" (whole network {whole:.2f})")
     solves = "solves the tasks" + (" in part" if kept.value < SOLVED * whole else "")
     if kept.low <= 0.5:
         return f"{name}: {size}does not solve the tasks, {level}; a constant answer has 0.50."
+    together = _recomposed(table)
     excess = _fact(table, "kept", "excess")
     if excess is None:
-        return f"{name}: {size}{solves}, {level}, and no learned control stands beside it."
+        return f"{name}: {size}{solves}, {level}, and no learned control stands beside it{together}."
     best = max(
         (control for control in LEARNED if _fact(table, control, metric) is not None),
         key=lambda control: _value(table, control, metric),
     )
     beside = f"the best learned control ({best}) has {_fact(table, best, metric)}, an excess of {excess}"
     if excess.low > 0:
-        return f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}; {beside}."
-    return f"{name}: {size}{solves}, {level}, but so does a control: {beside}."
+        return f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}; {beside}{together}."
+    return f"{name}: {size}{solves}, {level}, but so does a control: {beside}{together}."
+
+
+def _recomposed(table: pd.DataFrame) -> str:
+    """How often all sub-architectures together name the right class, beside the whole and a shared mask."""
+    found = {
+        name: _fact(table, condition, "recomposed_accuracy", "all")
+        for name, condition in (("", "kept"), ("whole network", "whole"), ("one shared mask", "shared"))
+    }
+    kept = found.pop("")
+    if kept is None:
+        return ""
+    beside = ", ".join(f"{name} {fact.value:.2f}" for name, fact in found.items() if fact)
+    return f"; together they name the right class of {kept} of the pictures" + (
+        f" ({beside})" if beside else ""
+    )
+
+
+def _curve(table: pd.DataFrame, name: str) -> str:
+    rows = table[(table["task"] == "mean") & (table["metric"] == "smallest_share")]
+    if rows.empty:
+        return ""
+    words = {
+        condition: "at no share" if math.isnan(value) else f"from {value:g} on"
+        for condition, value in zip(rows["condition"], rows["value"].astype(float), strict=True)
+    }
+    kept = words.pop("kept", "at no share")
+    beside = ", ".join(f"{condition} {word}" for condition, word in words.items())
+    goal = f"{SOLVED:g} of the whole network's balanced accuracy"
+    return f"Over kept shares, {name} reaches {goal} {kept}" + (f" ({beside})." if beside else ".")
+
+
+def _agreement(table: pd.DataFrame, name: str) -> str:
+    kept = _fact(table, "kept", "rank_correlation")
+    if kept is None:
+        return ""
+    facts = {control: _fact(table, control, "rank_correlation") for control in LEARNED}
+    beside = ", ".join(f"{control} {fact.value:.2f}" for control, fact in facts.items() if fact)
+    return (
+        f"Within a class, the kept units of {name} order pictures as the whole network does at a rank "
+        f"correlation of {kept}" + (f" ({beside})." if beside else ".")
+    )
+
+
+def _necessity(table: pd.DataFrame, name: str) -> str:
+    if "dose" not in table:
+        return ""
+    rows = table[table["dose"] == DOSE]
+    own, others = (_fact(rows, "removed", metric) for metric in ("drop_own", "drop_others"))
+    if own is None:
+        return ""
+    random, spreads = _fact(rows, "removed_random", "drop_own"), _fact(rows, "removed", "selectivity")
+    beside = "" if random is None else f", as many random units {random.value:.2f}"
+    apart = "" if spreads is None else f" ({spreads.value:.1f} spreads apart)"
+    rest = "" if others is None else f"; the other tasks lose {others.value:.2f}"
+    return (
+        f"Removing the {DOSE} of all units that score highest for a task costs it {own} of log-odds on its "
+        f"pictures in {name}{beside}{apart}{rest}."
+    )
+
+
+def _minimality(table: pd.DataFrame, name: str) -> str:
+    kept, needed = (_fact(table, "kept", metric) for metric in ("minimality", "needed_share"))
+    if kept is None:
+        return ""
+    pruned = "" if needed is None else f"; {needed} of them are left when pruning first costs 1 %"
+    return f"Of the kept units of {name}, {kept} are worth more than 95 % of the removed ones{pruned}."
 
 
 def evidence_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -105,6 +209,7 @@ def evidence_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    table = plain_rows(table)
     shown = table[table["metric"].isin(SHOWN)].copy()
     shown["text"] = [_text(*cells) for cells in shown[["value", "low", "high"]].itertuples(index=False)]
     found = set(zip(shown["task"], shown["condition"], strict=True))
@@ -127,9 +232,9 @@ def _decisive(table: pd.DataFrame) -> str:
     return "balanced_accuracy_calibrated" if has else "balanced_accuracy"
 
 
-def _fact(table: pd.DataFrame, condition: str, metric: str) -> _Fact | None:
+def _fact(table: pd.DataFrame, condition: str, metric: str, task: str = "mean") -> _Fact | None:
     rows = table[
-        (table["task"] == "mean") & (table["condition"] == condition) & (table["metric"] == metric)
+        (table["task"] == task) & (table["condition"] == condition) & (table["metric"] == metric)
     ].dropna(subset="value")
     return None if rows.empty else _Fact(*(float(rows[name].iloc[0]) for name in _Fact._fields))
 

@@ -1,0 +1,185 @@
+"""The evidence over kept shares: how small a mask can be, and what controls of its size do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from nadkit.errors import NadkitError, closest
+from nadkit.images import Images
+from nadkit.masks import MaskSet
+from nadkit.measures.curves import area_weights, smallest_share
+from nadkit.networks import BUNDLED, Network, load_masks, mask_path
+from nadkit.questions.conditions import compared_conditions, learned_conditions, own_conditions
+from nadkit.questions.controls import LEARNED, find_controls
+from nadkit.questions.outcomes import Metric, Outcome
+from nadkit.questions.showing import show
+from nadkit.questions.tables import Origin, Row, excess_rows, recomposed_rows, share_rows
+
+ENOUGH = 0.95
+"""Of the whole network's balanced accuracy, the better of raw and calibrated."""
+
+MOST_DRAWS = 20
+
+Shares = Sequence[float] | Mapping[float, Mapping[str, MaskSet | Sequence[MaskSet]]] | None
+
+
+class Point(NamedTuple):
+    """One kept share, its masks (one or several seeds) and its learned controls."""
+
+    share: float
+    sets: list[MaskSet]
+    controls: dict[str, list[MaskSet]]
+
+
+def find_points(shares: Shares, network: Network, sets: Sequence[MaskSet]) -> list[Point]:
+    """Return the masks of every kept share asked for, smallest first.
+
+    Raises
+    ------
+    NadkitError
+        Shares of a network without bundled masks, or of which none are bundled; a share outside (0, 1]; a
+        point without `kept`, or with a name that is no learned control.
+    """
+    if shares is None:
+        return []
+    asked = list(shares)
+    wrong = [share for share in asked if not _is_share(share)]
+    if wrong or len(set(asked)) < len(asked) or not asked:
+        raise NadkitError(
+            f"shares are {asked}; give kept shares above 0 and up to 1, each once, at least one"
+        )
+    if isinstance(shares, Mapping):
+        return [_given(share, shares[share], network, sets[0].tasks) for share in sorted(asked)]
+    return [_bundled(share, network, sets) for share in sorted(asked)]
+
+
+def _is_share(share: object) -> bool:
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+
+
+def _given(
+    share: float, masks: Mapping[str, MaskSet | Sequence[MaskSet]], network: Network, tasks: Sequence[str]
+) -> Point:
+    if not isinstance(masks, Mapping) or "kept" not in masks:
+        raise NadkitError(
+            f"the kept share {share:g} has no masks 'kept'; give shares={{{share:g}: {{'kept': masks, "
+            f"{', '.join(f'{name!r}: …' for name in LEARNED)}}}}}, controls only as far as there are"
+        )
+    for name in masks:
+        if name not in ("kept", *LEARNED):
+            raise NadkitError(f"no masks {name!r} on a curve; {closest(str(name), ['kept', *LEARNED])}")
+    given, _ = find_controls({name: each for name, each in masks.items() if name != "kept"}, network, [])
+    kept = masks["kept"]
+    sets = [kept] if isinstance(kept, MaskSet) else list(kept)
+    for one in sets:
+        if not isinstance(one, MaskSet):
+            raise NadkitError(f"'kept' of the kept share {share:g} is no MaskSet; give one, or several seeds")
+        one.check(network)
+    missing = [task for one in sets for task in tasks if task not in one.tasks]
+    if missing or not sets:
+        raise NadkitError(
+            f"'kept' of the kept share {share:g} has no masks for {', '.join(missing) or 'any task'}"
+        )
+    return Point(share, [one[list(tasks)] for one in sets], given)
+
+
+def _bundled(share: float, network: Network, sets: Sequence[MaskSet]) -> Point:
+    if network.name not in BUNDLED:
+        raise NadkitError(
+            f"shares={share:g} takes bundled masks, and {network.name!r} is no bundled network; give masks "
+            f"by share: shares={{{share:g}: {{'kept': masks, 'relabelled': …}}}}"
+        )
+    found = [load_masks(network.name, kept_share=share, seed=0)]  # says what there is, if not this
+    for seed in range(1, len(sets)):
+        if mask_path(
+            network.name, objective="one-vs-rest", kept_share=share, seed=seed, control=None
+        ).exists():
+            found.append(load_masks(network.name, kept_share=share, seed=seed))
+    for one in found:
+        one.check(network)
+    controls, _ = find_controls("bundled", network, found)
+    return Point(share, [one[list(sets[0].tasks)] for one in found], controls)
+
+
+def curve_rows(
+    network: Network,
+    points: Sequence[Point],
+    whole: Outcome,
+    images: Images,
+    calibrate_on: Images | None,
+    draws: int,
+    seed: int,
+    progress: bool,
+) -> Iterator[Row]:
+    """Yield the rows of every share, and over the shares the area and the smallest one that is enough.
+
+    Parameters
+    ----------
+    network : the trained network
+    points : of `find_points`
+    whole : the whole network's outcome on the same pictures
+    images, calibrate_on, seed : as in `whether`
+    draws : random masks of each share, at most 20 are made
+    progress : show a bar for each share
+    """
+    tasks = whole.sample.tasks
+    metrics: dict[str, dict[float, Metric]] = {}
+    origins: dict[str, Origin] = {}
+    for point in points:
+        own = own_conditions(network, point.sets, min(draws, MOST_DRAWS), seed)
+        kept = next(condition for condition in own if condition.name == "kept")
+        conditions = [one for one in own if one.name in ("kept", "random")]
+        conditions += [one for one in compared_conditions(network, kept) if one.name == "last_layer"]
+        conditions += learned_conditions(network, tasks, point.controls)
+        title = f"kept share {point.share:g}"
+        outcomes = show(network, conditions, tasks, images, calibrate_on, seed, progress, title).outcomes
+        for outcome in outcomes:
+            name, origin = outcome.condition.name, Origin.of(network.name, outcome)
+            at = origin.at(share=point.share)
+            for metric in outcome.decided():
+                yield from at.rows(metric)
+            yield from recomposed_rows(at, outcome)
+            yield from share_rows(at, outcome)
+            metrics.setdefault(name, {})[point.share] = outcome.balanced_accuracy()
+            origins[name] = origin
+        yield from excess_rows(network.name, outcomes, share=point.share)
+    shares, goals = [point.share for point in points], _goals(whole)
+    for name, curve in metrics.items():
+        if len(shares) > 1 and list(curve) == shares:
+            yield from origins[name].rows(_area(shares, list(curve.values())))
+        yield from _enough(origins[name], list(curve), list(curve.values()), goals)
+
+
+def _area(shares: Sequence[float], curve: Sequence[Metric]) -> Metric:
+    """The mean height; every share was shown the same pictures, so bootstraps add up draw by draw."""
+    weights = area_weights(shares)
+    drawn = not curve[0].draws.shape[1]  # random draw i at one share goes with draw i at the others
+    values = torch.stack([one.values if drawn else one.values.mean(0, keepdim=True) for one in curve])
+    draws = torch.stack([one.draws for one in curve])
+    heights, bootstrapped = (torch.einsum("s,s...->...", weights, each.double()) for each in (values, draws))
+    counts = torch.stack([one.counts for one in curve]).min(0).values
+    return Metric("area", heights, counts, curve[0].pictures, bootstrapped)
+
+
+def _goals(whole: Outcome) -> list[float]:
+    """What is enough for every task and for the mean: 0.95 of the better of raw and calibrated."""
+    both = [metric for metric in whole.decided() if metric.name.startswith("balanced_accuracy")]
+    values = [[each.value for each in (*metric.estimates(), metric.mean())] for metric in both]
+    return [
+        math.nan if any(map(math.isnan, of_task)) else ENOUGH * max(of_task)
+        for of_task in zip(*values, strict=True)
+    ]
+
+
+def _enough(
+    origin: Origin, shares: Sequence[float], curve: Sequence[Metric], goals: Sequence[float]
+) -> Iterator[Row]:
+    """The smallest share that reaches the goal, for every task and for the mean."""
+    points = zip(*([*one.estimates(), one.mean()] for one in curve), strict=True)
+    for task, goal, of_task in zip((*origin.tasks, "mean"), goals, points, strict=True):
+        found = smallest_share(shares, of_task, goal)
+        yield origin.row(task, "smallest_share", found, curve[0].pictures)
