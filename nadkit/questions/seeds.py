@@ -168,7 +168,7 @@ def stability_answer(table: pd.DataFrame) -> str:
     gap = text_of(*at, "phi_same_minus_other")
     said += f", those of different tasks by {text_of(*at, 'phi_other')}, a difference of {gap} (p = {p:.2g})"
     if not (value_of(*at, "phi_same_minus_other", "low") > 0 and p <= ALPHA):
-        return f"{said}: nothing shows that a task keeps units of its own."
+        return f"{said}: it is not shown that a task keeps units of its own."
     if value_of(*at, "phi_same") < STABLE:
         return f"{said}: a task keeps units of its own, but no single unit is sure to be among them."
     return f"{said}: a task keeps nearly the same units, whatever the seed."

@@ -59,14 +59,14 @@ def _of_one(table: pd.DataFrame, network: str) -> list[str]:
         parts = [f"masks of two tasks overlap by φ = {text('phi')} (chance is 0){_ends(table, network)}"]
     shares = [value("all", kind) for kind in KINDS]
     if not any(math.isnan(share) for share in shares):
-        words = ("no task", "one", "some", "all")
-        said = ", ".join(f"{_percent(share)} by {by}" for share, by in zip(shares, words, strict=True))
+        words = ("are kept by no task", "by one", "by some", "by all")
+        said = ", ".join(f"{_percent(share)} {by}" for share, by in zip(shares, words, strict=True))
         parts.append(f"of the units {said}")
     if not math.isnan(value("mean", "exclusive_share_by_depth")):
         beyond = "exclusive_excess_by_depth"
-        more = "" if math.isnan(value("mean", beyond)) else f", beyond random units with {text(beyond)}"
+        more = "" if math.isnan(value("mean", beyond)) else f", beyond random units by {text(beyond)}"
         parts.append(
-            "the share of a task's units that no other task keeps goes with depth with Spearman's ρ = "
+            "the share of a task's units that no other task keeps correlates with depth by Spearman's ρ = "
             f"{text('exclusive_share_by_depth')}{more}"
         )
     roles = ("accepts", "rejects", "accepts_and_rejects")
@@ -83,7 +83,7 @@ def _ends(table: pd.DataFrame, network: str) -> str:
     layers = rows[~rows["layer"].isin(["all", AT])].dropna(subset="value")
     if len(layers) < 2:
         return ""
-    first, last = (f"{layers['value'].iloc[at]:.2f} in {layers['layer'].iloc[at]}" for at in (0, -1))
+    first, last = (f"{layers['value'].iloc[at]:z.2f} in {layers['layer'].iloc[at]}" for at in (0, -1))
     return f", from {first} to {last}"
 
 

@@ -203,11 +203,12 @@ def text_of(table: pd.DataFrame, network: str, task: str, layer: str, metric: st
     '0.50 [0.25, 0.75]'
     """
     value, low, high = _numbers(table, (network, task, layer, metric), ("value", "low", "high"))
-    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:z.2f}" if math.isnan(low) else f"{value:z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
 def _numbers(table: pd.DataFrame, key: tuple[str, ...], columns: tuple[str, ...]) -> list[float]:
-    here = table
-    for name, wanted in zip(("network", "task", "layer", "metric"), key, strict=True):
-        here = here[here[name] == wanted]
+    rows = table["metric"] == key[3]
+    for name, wanted in zip(("network", "task", "layer"), key, strict=False):
+        rows &= table[name] == wanted
+    here = table.loc[rows, list(columns)]
     return [math.nan if here.empty else float(here[name].iloc[0]) for name in columns]

@@ -120,20 +120,32 @@ def comparison(families: Mapping[str, str], profiles: Mapping[str, Profile]) -> 
     return "tested"
 
 
-def between(values: Tensor, family: Tensor) -> float:
-    """Return the share of the variance of values (n,) that lies between families (n,) int64.
+def between(values: Tensor, family: Tensor) -> Tensor:
+    """Return the share of the variance of values (n,) that lies between families; NaN without variance.
 
     Examples
     --------
-    >>> between(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]))
-    1.0
+    >>> between(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]])).tolist()
+    [1.0, 0.0]
+
+    Parameters
+    ----------
+    values
+        One a network.
+    family
+        (..., n) int64 from 0.
+
+    Returns
+    -------
+    Tensor
+        (...) in [0, 1].
     """
     centred = values - values.mean()
-    total = float(centred.square().sum())
-    if not total > 1e-15:
-        return math.nan
-    parts = [centred[family == one] for one in family.unique()]
-    return sum(len(part) * float(part.mean()) ** 2 for part in parts) / total
+    total = centred.square().sum()
+    members = torch.nn.functional.one_hot(family).to(values)
+    sums = torch.einsum("n,...nf->...f", centred, members)
+    share = (sums.square() / members.sum(-2)).sum(-1) / total
+    return torch.where(total > 1e-15, share, torch.nan)
 
 
 def smallest_p(sizes: Sequence[int]) -> float:
@@ -193,13 +205,14 @@ def family_facts(
         share, p = math.nan, math.nan
         # With one network a family all variance lies between families, whatever they are.
         if len(sizes) > 1 and max(sizes) > 1:
-            share = between(values, family)
+            share = float(between(values, family))
         if status == "tested":
             orders = permutations(len(values), draws, seed)
-            null = torch.tensor([between(values, family[order]) for order in orders]).double()
-            p = p_value(share, null)
+            p = p_value(share, between(values, family[orders]))
         for suffix, number in (("_between_families", share), ("_families_p", p)):
             found = NO_VALUE if math.isnan(number) else Estimate(number, number, number)
             words = how if suffix == "_families_p" and status == "tested" else status
+            if status == "tested" and math.isnan(number):
+                words = "no variance between the networks, or one without a value"
             together.add("mean", AT, name + suffix, found, len(families), words, other)
     return [*parts, together], status

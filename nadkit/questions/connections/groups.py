@@ -71,18 +71,33 @@ def group_of(groups: Groups, tasks: Sequence[str]) -> Tensor:
     return torch.tensor([names.get(task, len(groups) + row) for row, task in enumerate(tasks)])
 
 
-def difference(matrix: Tensor, group: Tensor) -> tuple[float, float]:
-    """Return the mean over pairs of one group, and over other pairs, of a symmetric (n_tasks, n_tasks) table.
+def difference(matrix: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean over pairs of one group, and over other pairs; NaN where there are none.
 
     Examples
     --------
     >>> table = torch.tensor([[0.0, 0.5, 0.1], [0.5, 0.0, 0.3], [0.1, 0.3, 0.0]])
-    >>> [round(mean, 3) for mean in difference(table, torch.tensor([0, 0, 1]))]
+    >>> [round(float(mean), 3) for mean in difference(table, torch.tensor([0, 0, 1]))]
     [0.5, 0.2]
+
+    Parameters
+    ----------
+    matrix
+        (n_tasks, n_tasks), symmetric; pairs that are NaN are left out.
+    group
+        (..., n_tasks) the group of each task.
+
+    Returns
+    -------
+    tuple
+        Two tensors (...).
     """
     rows, columns = torch.triu_indices(len(matrix), len(matrix), 1)
-    values, within = matrix[rows, columns], group[rows] == group[columns]
-    return float(values[within].nanmean()), float(values[~within].nanmean())
+    there = ~matrix[rows, columns].isnan()
+    rows, columns = rows[there], columns[there]
+    values = matrix[rows, columns]
+    same = (group[..., rows] == group[..., columns]).to(values)
+    return (same @ values) / same.sum(-1), ((1 - same) @ values) / (1 - same).sum(-1)
 
 
 def add_groups(
@@ -108,10 +123,10 @@ def add_groups(
     everyone = torch.arange(len(tasks))
 
     def part(which: int) -> Estimate:
-        return over_tasks(lambda rows: difference(matrix[rows][:, rows], group[rows])[which], everyone)
+        return over_tasks(lambda rows: float(difference(matrix[rows][:, rows], group[rows])[which]), everyone)
 
-    def gap(order: Tensor) -> float:
-        within, across = difference(matrix[order][:, order], group)
+    def gap(groups: Tensor) -> Tensor:
+        within, across = difference(matrix, groups)
         return within - across
 
     rows, columns = torch.triu_indices(len(tasks), len(tasks), 1)
@@ -119,8 +134,9 @@ def add_groups(
     within = int((valued & (group[rows] == group[columns])).sum())
     facts.add("all", "all", "phi_within", part(0), within, facts.tasks)
     facts.add("all", "all", "phi_across", part(1), int(valued.sum()) - within, facts.tasks)
-    seen, how = gap(everyone), f"{draws} permutations of the tasks"
-    null = torch.tensor([gap(order) for order in permutations(len(tasks), draws, seed)]).double()
+    seen, how = float(gap(group)), f"{draws} permutations of the tasks"
+    # A few draws at a time: of a thousand tasks there are half a million pairs.
+    null = torch.cat([gap(group[orders]) for orders in permutations(len(tasks), draws, seed).split(100)])
     both, found = NO_VALUE, NO_VALUE
     if not math.isnan(seen):
         low, high = percentiles(null)

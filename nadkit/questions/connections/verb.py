@@ -142,7 +142,7 @@ def how(
 
     used = 0 if images is None else len(few(images, seed))
     passes = sum(len(subject.sets) * len(subject.tasks) for subject in asked)
-    facts, profiles, dead = [], {}, {}
+    facts, profiles, phis, dead = [], {}, [], {}
     with tqdm(total=used * passes, disable=not progress, unit="picture", unit_scale=True) as bar:
         for subject in asked:
             live = live_units(subject.network, images)
@@ -154,11 +154,11 @@ def how(
             one, profile, phi = _read(subject, live, images, seed, bar.update)
             add_groups(one, phi, subject.tasks, chosen, draws, seed)
             facts.append(one)
+            phis.append(phi)
             profiles[subject.name] = profile
     if len(asked) > 1:
         both = Facts("all", None, 1)
-        means = torch.stack([_over_layers(profile) for profile in profiles.values()])
-        add_groups(both, means.nanmean(0), asked[0].tasks, chosen, draws, seed)
+        add_groups(both, torch.stack(phis).nanmean(0), asked[0].tasks, chosen, draws, seed)
         facts.append(both)
     compared, status = family_facts(family, profiles, draws, seed)
     table = to_table(
@@ -199,7 +199,3 @@ def _read(
     profile = Profile(phi[:-1], excess.T[:-1], sum(shares) / len(shares))
     add_profile(facts, profile)
     return facts, profile, phi[-1]
-
-
-def _over_layers(profile: Profile) -> Tensor:
-    return profile.phi.nanmean(0)
