@@ -5,6 +5,9 @@ its own task's row, ask the objective for a loss per task, step, repeat.
 """
 
 from nadkit.learn.objectives import Batch, Objective, Official, OneVsRest
+from nadkit.learn.routing import Routing, routing_per_picture
 from nadkit.learn.verb import learn_masks
 
-__all__ = ["Batch", "Objective", "Official", "OneVsRest", "learn_masks"]
+__all__ = [
+    "Batch", "Objective", "Official", "OneVsRest", "Routing", "learn_masks", "routing_per_picture",
+]  # fmt: skip

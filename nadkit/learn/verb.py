@@ -19,6 +19,7 @@ from nadkit.images import Images
 from nadkit.learn.learner import Learned, Learner
 from nadkit.learn.objectives import Objective, Official, OneVsRest
 from nadkit.learn.problem import FEWEST, set_up
+from nadkit.learn.routing import Routing
 from nadkit.learn.run import Progress
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
@@ -26,7 +27,9 @@ from nadkit.networks import Network
 if TYPE_CHECKING:
     import pandas as pd
 
-OBJECTIVES: Mapping[str, type[Objective]] = {"official": Official, "one-vs-rest": OneVsRest}
+OBJECTIVES: Mapping[str, type[Objective]] = {
+    "official": Official, "one-vs-rest": OneVsRest, "routing": Routing,
+}  # fmt: skip
 CONTROLS = ("relabelled", "untrained")
 
 
@@ -56,7 +59,8 @@ def learn_masks(
     network : the trained network; it is frozen while learning and restored afterwards
     images : training pictures with class names of the network; keep some back for `calibrate_on`
     tasks : class names; all classes of the pictures by default. Pictures of other classes serve as "rest"
-    objective : `"one-vs-rest"`, `"official"` (the released recipe, own pictures alone) or an `Objective`
+    objective : `"one-vs-rest"`, `"official"` (the released recipe, own pictures alone), `"routing"` (critical
+        routing paths, own pictures alone) or an `Objective`
     kept_share : share of all units that a task keeps, in (0, 1]; one number, one per task, or `"auto"`:
         the smallest that keeps 0.95 of the whole network's balanced accuracy on the training pictures,
         found by six runs (not for a control, which is learned at the kept shares of the tasks' own masks).
@@ -79,7 +83,7 @@ def learn_masks(
     -------
     MaskSet
         Scores in [0, 1]; above 0.5 is kept. `history` has one row per task and report: step, task, loss,
-        kept_share (and beta). `meta` holds every setting.
+        kept_share (of a search also run, and of the official recipe beta). `meta` holds every setting.
 
     Raises
     ------
@@ -92,8 +96,9 @@ def learn_masks(
     Notes
     -----
     **Source**: Hu et al., "Architecture Disentanglement for Deep Neural Networks", ICCV 2021, for
-    `"official"`; the one-vs-rest objective and the learned controls are ours. For separable objectives
-    (both are) a task's scores do not depend on the tasks learned beside it.
+    `"official"`; Wang et al., CVPR 2018, for `"routing"`; the one-vs-rest objective and the learned controls
+    are ours. For separable objectives (all three are) a task's scores do not depend on the tasks learned
+    beside it.
 
     Examples
     --------
