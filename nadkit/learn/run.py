@@ -33,6 +33,7 @@ class Progress:
     step, steps : steps taken and to take
     tasks : names
     loss, kept_share : one number per task
+    scores : (n_tasks, n_units) over all layers, as the masks would be if the run ended here
     """
 
     step: int
@@ -40,6 +41,7 @@ class Progress:
     tasks: tuple[str, ...]
     loss: list[float]
     kept_share: list[float]
+    scores: Tensor
 
 
 @dataclass
@@ -185,7 +187,8 @@ class Run:
         bar.set_postfix(kept=f"{sum(share) / len(share):.2f}", loss=f"{sum(losses) / len(losses):.3f}")
         if callback is None:
             return False
-        return callback(Progress(self.done, total, self.problem.tasks, losses, share)) is True
+        now = scores.float().cpu().expand(len(self.problem.tasks), -1).clone()
+        return callback(Progress(self.done, total, self.problem.tasks, losses, share, now)) is True
 
     def _save(self, path: Path, settings: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
