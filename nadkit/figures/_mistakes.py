@@ -230,7 +230,8 @@ def _picture(table: pd.DataFrame) -> go.Figure:
         short = [tick if len(tick) <= _WIDEST else f"…{tick[-_WIDEST:]}" for tick in ticks]
         figure.update_yaxes(
             tickvals=list(range(len(ticks))), ticktext=[html.escape(tick) for tick in short],
-            range=[rows - 0.5, -0.5], showgrid=False, automargin=True, tickfont={"size": 12}, row=1, col=column,
+            range=[rows - 0.5, -0.5], showgrid=False, automargin=True, tickfont={"size": 12},
+            row=1, col=column,
         )  # fmt: skip
     figure.update_xaxes(
         title=f"response (spreads from<br>a usual picture of {html.escape(true)})", row=1, col=1

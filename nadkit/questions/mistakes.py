@@ -50,9 +50,7 @@ def why(
     Examples
     --------
     >>> import nadkit as nk
-    >>> network = nk.load_network("vgg-fashion")
-    >>> masks = MaskSet.from_scores({a: torch.rand(10, n.units) for a, n in network.layers.items()},
-    ...                             network.class_names)
+    >>> network, masks = nk.load_network("vgg-fashion"), nk.load_masks("vgg-fashion")
     >>> images = nk.load_images("fashion", split="test", per_class=20)
     >>> table = why(network, masks, images, draws=19)
     >>> table.query("task == 'all' and condition == 'whole'")[["metric", "n"]].values.tolist()

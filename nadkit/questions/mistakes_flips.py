@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nadkit.networks import Network
-from nadkit.questions.forwards import BATCH
+from nadkit.networks.outputs import log_odds
+from nadkit.questions.forwards import BATCH, EQUAL
 from nadkit.taps import Taps, frozen
 
 TRIED = 16
@@ -45,6 +47,14 @@ class Switches:
         return _logits(network, inputs, _gates(network, [self.units]))
 
 
+class Try(NamedTuple):
+    """What the network answers to the picture without some units; the better of two is the larger."""
+
+    flipped: bool
+    log_odds: float
+    margin: float
+
+
 def find_flip(
     network: Network,
     inputs: Tensor,
@@ -75,18 +85,19 @@ def find_flip(
     with tqdm(total=SEARCHES + 1, disable=not progress, unit="search") as bar:
         units = _search(network, inputs, true, own, flips)
         bar.update()
-        steps = [_margins(network, inputs, true, [units[:count]])[0] for count in range(len(units) + 1)]
-        flipped = steps[-1][1]
+        # One by one, as the answer is read: a batch may round another way.
+        steps = [_try(network, inputs, true, [units[:count]])[0] for count in range(len(units) + 1)]
+        flipped = steps[-1].flipped
         random, searched = 0, 0
         if units:
             sets = [_random(network, set(units), generator) for _ in range(draws)]
-            random = sum(right for _, right in _margins(network, inputs, true, sets))
+            random = sum(one.flipped for one in _try(network, inputs, true, sets))
         for _ in range(SEARCHES if flipped else 0):
             among = set(_random(network, own, generator))
             found = _search(network, inputs, true, among, len(units))
-            searched += _margins(network, inputs, true, [found])[0][1]
+            searched += _try(network, inputs, true, [found])[0].flipped
             bar.update()
-    return Switches(units, [value for value, _ in steps], flipped, random, searched)
+    return Switches(units, [step.margin for step in steps], flipped, random, searched)
 
 
 def _search(
@@ -94,17 +105,58 @@ def _search(
 ) -> Units:
     """The units that greedy removal takes until the answer is the true class, or nothing helps."""
     units: Units = []
-    margin, flipped = _margins(network, inputs, true, [units])[0]
-    while not flipped and len(units) < flips:
+    now = _try(network, inputs, true, [units])[0]
+    while not now.flipped and len(units) < flips:
         effects = _first_order(network, inputs, true, units)
         # The name breaks ties, so that the order of a set does not.
         best = sorted(candidates - set(units), key=lambda unit: (-effects[unit], unit))[:TRIED]
-        found = _margins(network, inputs, true, [[*units, unit] for unit in best])
-        if not found or max(found)[0] <= margin:
+        found = _try(network, inputs, true, [[*units, unit] for unit in best])
+        at = max(range(len(best)), key=lambda k: found[k], default=None)
+        if at is None or not (found[at].flipped or found[at].log_odds > now.log_odds + EQUAL):
             break
-        at = max(range(len(best)), key=lambda k: found[k])
-        units, (margin, flipped) = [*units, best[at]], found[at]
-    return _needed(network, inputs, true, units) if flipped else units
+        units, now = [*units, best[at]], found[at]
+    return _needed(network, inputs, true, units) if now.flipped else units
+
+
+def _needed(network: Network, inputs: Tensor, true: int, units: Units) -> Units:
+    """The units without those that can be put back, one after the other, until every one is needed."""
+    for unit in units:
+        without = [other for other in units if other != unit]
+        if without and _try(network, inputs, true, [without])[0].flipped:
+            return _needed(network, inputs, true, without)
+    return units
+
+
+def _first_order(network: Network, inputs: Tensor, true: int, units: Units) -> dict[tuple[str, int], float]:
+    """By how much the log-odds of the true class would grow without a unit if the network were linear."""
+    gates = {address: gate[0].requires_grad_() for address, gate in _gates(network, [units]).items()}
+    with torch.enable_grad(), frozen(network.model), Taps(network, (), gates=gates):
+        slopes = torch.autograd.grad(
+            log_odds(network.logits(inputs))[0, true],
+            list(gates.values()),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    return {
+        (address, index): -slope
+        for address, slopes_of in zip(gates, slopes, strict=True)
+        for index, slope in enumerate(slopes_of.tolist())
+    }
+
+
+def _try(network: Network, inputs: Tensor, true: int, removals: Sequence[Units]) -> list[Try]:
+    """What the network answers without each of the sets."""
+    found = []
+    for start in range(0, len(removals), BATCH):
+        part = removals[start : start + BATCH]
+        copies = inputs.expand(len(part), *inputs.shape[1:])
+        logits = _logits(network, copies, _gates(network, part)).cpu().double()
+        rest = logits.clone()
+        rest[:, true] = -torch.inf
+        margins, odds = logits[:, true] - rest.max(1).values, log_odds(logits)[:, true]
+        cells = (logits.argmax(1) == true).tolist(), odds.tolist(), margins.tolist()
+        found += [Try(*one) for one in zip(*cells, strict=True)]
+    return found
 
 
 def _random(network: Network, units: set[tuple[str, int]], generator: torch.Generator) -> Units:
@@ -115,50 +167,6 @@ def _random(network: Network, units: set[tuple[str, int]], generator: torch.Gene
         order = torch.randperm(layer.units, generator=generator)
         chosen += [(address, index) for index in order[:size].tolist()]
     return chosen
-
-
-def _needed(network: Network, inputs: Tensor, true: int, units: Units) -> Units:
-    """The units without those that can be put back one after the other, the last removed first."""
-    for unit in reversed(units[:-1]):
-        without = [other for other in units if other != unit]
-        if _margins(network, inputs, true, [without])[0][1]:
-            units = without
-    return units
-
-
-def _first_order(network: Network, inputs: Tensor, true: int, units: Units) -> dict[tuple[str, int], float]:
-    """By how much the margin would grow if a unit were removed and the network linear."""
-    gates = {address: gate[0].requires_grad_() for address, gate in _gates(network, [units]).items()}
-    with torch.enable_grad(), frozen(network.model), Taps(network, (), gates=gates):
-        logits = network.logits(inputs)[0]
-        rest = logits.masked_fill(torch.arange(len(logits), device=logits.device) == true, -torch.inf)
-        slopes = torch.autograd.grad(
-            logits[true] - rest.max(), list(gates.values()), allow_unused=True, materialize_grads=True
-        )
-    return {
-        (address, index): -slope
-        for address, slopes_of in zip(gates, slopes, strict=True)
-        for index, slope in enumerate(slopes_of.tolist())
-    }
-
-
-def _margins(
-    network: Network, inputs: Tensor, true: int, removals: Sequence[Units]
-) -> list[tuple[float, bool]]:
-    """For every set removed, the true class's margin and whether it is the answer."""
-    found = []
-    for start in range(0, len(removals), BATCH):
-        part = removals[start : start + BATCH]
-        logits = (
-            _logits(network, inputs.expand(len(part), *inputs.shape[1:]), _gates(network, part))
-            .cpu()
-            .double()
-        )
-        rest = logits.clone()
-        rest[:, true] = -torch.inf
-        margins, right = logits[:, true] - rest.max(1).values, logits.argmax(1) == true
-        found += list(zip(margins.tolist(), right.tolist(), strict=True))
-    return found
 
 
 def _gates(network: Network, removals: Sequence[Units]) -> dict[str, Tensor]:

@@ -107,10 +107,11 @@ def why_one(
             lie; n of them. Of `task` true for silent units, of the answered one for active units.
         margin
             Logit of the true class minus the largest other one: of condition whole, and of condition removed
-            a row a unit, in the order of removal, which together with those before it is removed. n counts
-            them. Candidates are kept by the answered and not by the true class; at each step the 16 of the
-            largest first-order effect are tried in a forward pass and the best is removed, until the answer
-            is the true class or none of them helps; then those that are not needed are put back.
+            a row a unit, in the order of removal, which together with those before it is removed; n counts
+            them. Candidates are kept by the answered and not by the true class. At each step the 16 of the
+            largest first-order effect on the true class's log-odds are tried in a forward pass and the best
+            is removed, until the answer is the true class or none of them helps; then those that are not
+            needed are put back.
         flipped
             1 if the answer is the true class when n units are removed, 0 if not (condition removed); and the
             share of n random sets, of as many units of the same layers, that do the same

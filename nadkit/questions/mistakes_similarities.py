@@ -124,8 +124,8 @@ def similarities(
     found.append(Similarity("mean_confusions", confusions[None], pictured))
     if missing := [network.class_names[k] for k in (asked & ~pictured).nonzero().flatten().tolist()]:
         notes.append(
-            f"mean features and mean confusions are of {int(pictured.sum())} classes: no picture of "
-            f"{', '.join(missing)} is answered right"
+            f"mean features and mean confusions leave out {', '.join(missing)}: no such picture is "
+            "answered right"
         )
     return found, notes
 
