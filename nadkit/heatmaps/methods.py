@@ -1,0 +1,41 @@
+"""The names of all ways to rank units, with a line on each, so that others can loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from nadkit.errors import NadkitError, closest
+
+DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "activation": "mean squared activation on the task's own pictures",
+        "gradient-x-activation": "activation times the gradient of the task's log-odds, on own pictures",
+        "integrated-gradients": "conductance: what the unit passes on from a blank to an own picture",
+        "feature-ablation": "how far the task's log-odds fall on own pictures when the unit is removed",
+        "magnitude": "mean absolute activation on pictures of all classes; the same for every task",
+        "random": "random units",
+        "other-task": "the scores of another task",
+    }
+)
+"""One line on each method."""
+
+METHODS: tuple[str, ...] = tuple(DESCRIPTIONS)
+"""All methods of `ranked_masks`."""
+
+ATTRIBUTIONS: tuple[str, ...] = METHODS[:5]
+"""The methods that look at pictures, which are those of `unit_attributions`."""
+
+
+def check_method(method: object, there: Iterable[str]) -> None:
+    """Raise NadkitError, naming the closest, unless there is such a method.
+
+    Examples
+    --------
+    >>> check_method("randon", METHODS)
+    Traceback (most recent call last):
+    nadkit.errors.NadkitError: no method 'randon'; closest: random
+    """
+    names = tuple(there)
+    if method not in names:
+        raise NadkitError(f"no method {method!r}; {closest(str(method), names)}")
