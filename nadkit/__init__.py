@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from nadkit.networks import Network as Network
     from nadkit.networks import load_masks as load_masks
     from nadkit.networks import load_network as load_network
+    from nadkit.questions import how as how
+    from nadkit.questions import stability as stability
+    from nadkit.questions import where as where
     from nadkit.questions import whether as whether
+    from nadkit.questions import why as why
     from nadkit.taps import Taps as Taps
 
 __version__ = "0.1.0"
@@ -45,12 +49,16 @@ _HOMES: dict[str, str | None] = {
     "Unit": "masks",
     "errors": None,
     "figures": None,
+    "how": "questions",
     "learn_masks": "learn",
     "load_images": "images",
     "load_masks": "networks",
     "load_network": "networks",
+    "stability": "questions",
     "toy": None,
+    "where": "questions",
     "whether": "questions",
+    "why": "questions",
 }
 
 __all__ = list(_HOMES)

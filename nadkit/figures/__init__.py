@@ -3,8 +3,11 @@
 Every figure has its alternative text in ``figure.layout.meta["alt"]``, computed from the same data.
 """
 
+from nadkit.figures._connections import how, stability
+from nadkit.figures._depth import where
 from nadkit.figures._evidence import whether
 from nadkit.figures._marks import MARKS, Mark
+from nadkit.figures._mistakes import why
 from nadkit.figures._pictures import pictures
 
-__all__ = ["MARKS", "Mark", "pictures", "whether"]
+__all__ = ["MARKS", "Mark", "how", "pictures", "stability", "where", "whether", "why"]

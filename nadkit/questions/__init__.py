@@ -1,6 +1,10 @@
 """Questions about a network that tables answer, each beside its controls."""
 
+from nadkit.questions.connections import how
+from nadkit.questions.depth import where
 from nadkit.questions.evidence import whether
+from nadkit.questions.mistakes import why
 from nadkit.questions.reading import answer, evidence_table
+from nadkit.questions.seeds import stability
 
-__all__ = ["answer", "evidence_table", "whether"]
+__all__ = ["answer", "evidence_table", "how", "stability", "where", "whether", "why"]
