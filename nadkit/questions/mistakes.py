@@ -126,7 +126,8 @@ def why(
         excess
             auc_centred of overlap minus that of this similarity, on the errors that both rank.
 
-        A task without a picture or an error has n = 0 and an empty (NaN) value. Intervals of shares are
+        Several seeds of the masks rank each for itself, and their values are averaged. A task without a
+        picture or an error has n = 0 and an empty (NaN) value. Intervals of shares are
         Wilson's; others, and those of several seeds, take their variance from a bootstrap stratified by true
         class, with the masks' seeds as its second level; of excess they are its percentiles. They
         hold for these classes; the permutations say whether as much is to be expected of other classes.
