@@ -197,6 +197,34 @@ def test_tasks_one_by_one_and_together_give_the_same_scores(network, images):
         assert scores_differ(together[name], learn_masks(network, images, tasks=[name], **settings)) <= 1e-5
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"shared": True}, {"control": "relabelled"}, {"control": "untrained"}, {"kept_share": "auto"}],
+)
+def test_controls_and_searches_serve_this_objective_as_any(network, images, settings):
+    masks = learn_masks(network, images, objective="routing", steps=3, progress=False, **settings)
+    if settings.get("shared"):
+        assert all(torch.equal(rows[0], rows[2]) for rows in masks.scores.values())
+    if "control" in settings:
+        assert masks.meta["control"] == settings["control"]
+    if "kept_share" not in settings:
+        assert masks.kept_share()["ant"] == pytest.approx(3 / 11)
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(network, images, tmp_path):
+    settings = {"objective": "routing", "steps": 30, "progress": False}
+    path = tmp_path / "run"
+
+    def interrupt(progress):
+        if progress.step >= 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_masks(network, images, checkpoint=path, callback=interrupt, **settings)
+    resumed = learn_masks(network, images, checkpoint=path, **settings)
+    assert scores_differ(resumed, learn_masks(network, images, **settings)) == 0
+
+
 def test_same_seed_same_masks_another_seed_another_order(network, images):
     def masks(seed: int):
         torch.manual_seed(seed + 50)
@@ -255,7 +283,7 @@ def test_gates_of_a_picture_equal_the_slow_loop(network, images, steps, gamma):
     )
     assert torch.equal(answers, network(images.pixels).argmax(1))
     assert not found.requires_grad
-    for place in range(len(images)):
+    for place in range(0, len(images), 5):
         slow = slow_route(network, images.pixels[place : place + 1], steps, gamma)
         assert torch.allclose(found[place].clamp(min=0).double(), slow, atol=1e-9), place
 
