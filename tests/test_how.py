@@ -547,6 +547,28 @@ def test_the_interval_of_the_mean_overlap_covers() -> None:
     assert 0.915 <= hits / 200 <= 0.995
 
 
+def test_a_task_without_any_overlap_has_no_part_in_the_interval() -> None:
+    matrix = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)).double()
+    matrix = matrix + matrix.mT
+    more = torch.full((7, 7), math.nan).double()
+    more[:6, :6] = matrix
+    more[6, 6] = 1.0
+    found, pairs = mean_overlap(more)
+    assert pairs == 15
+    assert found == pytest.approx(mean_overlap(matrix)[0])
+
+
+def test_the_error_of_a_mean_over_classes_of_pictures() -> None:
+    pictures = {0: [1.0, 2.0, 4.0], 2: [3.0, 5.0]}
+    sums, squares = torch.zeros(3, 1).double(), torch.zeros(3, 1).double()
+    for label, numbers in pictures.items():
+        sums[label], squares[label] = sum(numbers), sum(number**2 for number in numbers)
+    mean, error = roles_module._stratified(sums, squares, torch.tensor([3, 0, 2]), [0, 2])
+    assert float(mean) == pytest.approx((7 / 3 + 4) / 2)
+    variances = [statistics.variance(numbers) / len(numbers) for numbers in pictures.values()]
+    assert float(error) == pytest.approx(math.sqrt(sum(variances)) / 2)
+
+
 # Groups
 
 
@@ -616,6 +638,18 @@ def test_without_groups_p_is_nominal() -> None:
     for alpha in (0.05, 0.2, 0.5):
         assert (there <= alpha).mean() <= alpha + 2 * math.sqrt(alpha * (1 - alpha) / len(there))
     assert (there <= 0.5).mean() > 0.35  # and it is no test that never rejects
+
+
+def test_draws_without_a_value_do_not_speak_for_the_groups() -> None:
+    """Of six ways to pick the group one is the given one, one is worse, and four have no pair with a φ."""
+    matrix = torch.full((4, 4), math.nan).double()
+    matrix[0, 1] = matrix[1, 0] = 1.0
+    matrix[2, 3] = matrix[3, 2] = 0.0
+    facts = Facts("net", None, 1)
+    add_groups(facts, matrix, ["a", "b", "c", "d"], {"one": ("a", "b")}, 999, 0)
+    found = {row["metric"]: row["value"] for row in facts.rows}
+    assert found["phi_within_minus_across"] == 1.0
+    assert found["groups_p"] == pytest.approx(5 / 6, abs=0.05)
 
 
 def test_groups_of_fashion_are_there_by_default_and_only_there(network: Network) -> None:
