@@ -64,7 +64,9 @@ def _of_one(table: pd.DataFrame, network: str) -> list[str]:
         parts.append(f"of the units {said}")
     if not math.isnan(value("mean", "exclusive_share_by_depth")):
         beyond = "exclusive_excess_by_depth"
-        more = "" if math.isnan(value("mean", beyond)) else f", its excess over random units by {text(beyond)}"
+        more = (
+            "" if math.isnan(value("mean", beyond)) else f", its excess over random units by {text(beyond)}"
+        )
         parts.append(
             "the share of a task's units that no other task keeps correlates with depth by Spearman's ρ = "
             f"{text('exclusive_share_by_depth')}{more}"
