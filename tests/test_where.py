@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 import nadkit.questions.depth_conditions as conditions_module
+import nadkit.questions.depth_material as material_module
 from nadkit.errors import ImageError, MaskFileError, NadkitError
 from nadkit.figures._depth import where as draw
 from nadkit.images import Images, load_images
@@ -343,6 +344,7 @@ def slow() -> Slow:
 def table(slow: Slow) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conditions_module, "SHARE", 1)  # so that every draw sees all
+        patch.setattr(material_module, "BATCH", 40)  # so that pictures and mosaics come in several batches
         return where(slow.network, slow.masks, slow.images, mosaics=10, draws=2, seed=3)
 
 

@@ -169,8 +169,9 @@ def where(
     Notes
     -----
     It says where a mask looks, not whether its units do the task: masks that answer their task for every
-    picture have hit rates above chance, too. Rank correlations treat layers as fixed; they speak of this
-    network, not of networks.
+    picture have hit rates above chance, too. Squares count negative activation as well as positive, so a
+    layer without a ReLU (the cells of a searched network) is at a disadvantage to one with. Rank correlations
+    treat layers as fixed; they speak of this network, not of networks.
 
     **Source** NAD.md sections 3.2 and 4.5.
     """

@@ -108,7 +108,8 @@ def _course(one: _Reading) -> str:
     """How it goes with depth, from where to where."""
     first, last = one.layers[0], one.layers[-1]
     rho = "" if one.correlation is None else f" (Spearman {one.correlation})"
-    return f"{one.trend}{rho}, from {one.kept[first].value:.2f} in {first} to {one.kept[last].value:.2f} in {last}"
+    ends = f"from {one.kept[first].value:.2f} in {first} to {one.kept[last].value:.2f} in {last}"
+    return f"{one.trend}{rho}, {ends}"
 
 
 def _dips(one: _Reading) -> str:
