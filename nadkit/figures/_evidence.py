@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError, closest
-from nadkit.figures._marks import MARKS, OTHER
+from nadkit.figures._marks import FURTHER, INK, MARKS, check_columns, mark_of, plain_rows, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,11 +19,14 @@ _AXIS = {
     "balanced_accuracy": "balanced accuracy (share; 0.5 is a constant answer)",
     "balanced_accuracy_calibrated": "balanced accuracy, calibrated (share; 0.5 is a constant answer)",
     "auroc": "AUROC (share of pairs ranked right; 0.5 is chance)",
+    "auroc_own": "AUROC of the task's logit (share of pairs ranked right; 0.5 is chance)",
+    "auroc_rest": "AUROC of the other logits (share of pairs ranked right; 0.5 is chance)",
     "recomposed_accuracy": "recomposed accuracy (share of pictures)",
     "kept_share": "kept share (share of all units)",
     "excess": "excess over the best learned control (difference of balanced accuracy)",
 }
-_CHANCE = {"balanced_accuracy": 0.5, "balanced_accuracy_calibrated": 0.5, "auroc": 0.5, "excess": 0.0}
+_HALF = ("balanced_accuracy", "balanced_accuracy_calibrated", "auroc", "auroc_own", "auroc_rest")
+_CHANCE = {**dict.fromkeys(_HALF, 0.5), "excess": 0.0, "rank_correlation": 0.0}
 
 
 def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
@@ -57,10 +60,13 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    metric = _checked(table, metric)
+    check_columns(table, "whether", (), "")
+    table = plain_rows(table)
+    metric = _metric(table, metric)
     rows = table[table["metric"] == metric]
     tasks = _ordered(rows["task"].unique().tolist())
-    conditions = [name for name in [*MARKS, *rows["condition"].unique()] if name in set(rows["condition"])]
+    there = rows["condition"].unique().tolist()
+    conditions = [name for name in [*MARKS, *FURTHER, *there] if name in there]
     conditions = list(dict.fromkeys(conditions))
     figure = go.Figure([_trace(rows, name, tasks, conditions) for name in conditions])
     empty = set(tasks) - set(rows.dropna(subset="value")["task"])
@@ -76,14 +82,17 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
     low, high = rows["low"].min(), rows["high"].max()
     ends = [_CHANCE.get(metric, 0.0), *([] if math.isnan(low) else [float(low), float(high)])]
     room = 0.03 * max(max(ends) - min(ends), 0.1)
+    title = _title(rows, metric, tasks[0])
     figure.update_layout(
         template="plotly_white",
-        height=140 + max(row * len(tasks), 22 * len(conditions) + 40),  # no shorter than the legend
-        margin={"l": 10, "r": 10, "t": 78, "b": 55},
-        title={"text": _title(rows, metric, tasks[0]), "x": 0.01, "xanchor": "left", "font": {"size": 17}},
+        height=62
+        + room_for(title)
+        + max(row * len(tasks), 22 * len(conditions) + 40),  # not below the legend
+        margin={"l": 10, "r": 10, "t": room_for(title), "b": 55},
+        title=title,
         legend={"title": {"text": "condition"}, "tracegroupgap": 4, "itemsizing": "constant"},
         meta={"alt": _alt(rows, metric, conditions, tasks[0])},
-        font={"size": 14, "color": "#1b1f24"},
+        font=INK,
     )
     figure.update_xaxes(title=_AXIS.get(metric, metric), range=[min(ends) - room, max(ends) + room])
     figure.update_yaxes(
@@ -93,14 +102,7 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
     return figure
 
 
-def _checked(table: pd.DataFrame, metric: str | None) -> str:
-    needed = ("network", "task", "condition", "metric", "value", "low", "high", "n")
-    missing = [name for name in needed if name not in getattr(table, "columns", ())]
-    if missing or not len(table):
-        raise NadkitError(
-            f"figures.whether draws a table of nk.whether; this has "
-            f"{'no column ' + ', '.join(missing) if missing else 'no row'}"
-        )
+def _metric(table: pd.DataFrame, metric: str | None) -> str:
     metrics = table["metric"].unique().tolist()
     if metric is None:
         metric = (
@@ -110,11 +112,6 @@ def _checked(table: pd.DataFrame, metric: str | None) -> str:
         )
     if metric not in metrics:
         raise NadkitError(f"no metric {metric!r} in this table; {closest(metric, metrics)}")
-    networks = table["network"].unique().tolist()
-    if len(networks) > 1:
-        raise NadkitError(
-            f"the table is of {len(networks)} networks; draw one: table[table['network'] == {networks[0]!r}]"
-        )
     return metric
 
 
@@ -128,7 +125,7 @@ def _trace(rows: pd.DataFrame, condition: str, tasks: list[str], conditions: lis
     """The marks of one condition, each at its own height within the row of its task."""
     import plotly.graph_objects as go
 
-    mark = MARKS.get(condition, OTHER)
+    mark = mark_of(condition)
     mine = rows[rows["condition"] == condition].dropna(subset="value")
     offset = ((conditions.index(condition) + 1) / (len(conditions) + 1) - 0.5) * 0.9
     main = condition == "kept"
@@ -163,7 +160,7 @@ def _fact(rows: pd.DataFrame, condition: str, task: str) -> tuple[float, float, 
     return None if found.empty else tuple(float(found[name].iloc[0]) for name in ("value", "low", "high"))  # type: ignore[return-value]
 
 
-def _title(rows: pd.DataFrame, metric: str, task: str) -> str:
+def _title(rows: pd.DataFrame, metric: str, task: str) -> dict[str, object]:
     """What was found, with numbers and without praise; the second line says what the bars are."""
     parts = []
     kept = "excess of the kept units" if metric == "excess" else "kept units"
@@ -175,11 +172,11 @@ def _title(rows: pd.DataFrame, metric: str, task: str) -> str:
     if found:
         value, name = (min if metric == "false_alarm" else max)(found)
         parts.append(f"best learned control ({name}) {value:.2f}")
-    network = html.escape(str(rows["network"].iloc[0]))
+    network = str(rows["network"].iloc[0])
     said = f"{network}: {', '.join(parts)}" if parts else f"{network}: {_name(metric)}"
     over = {"mean": "mean over tasks", "all": "all tasks together"}
     what = f"{_name(metric)}, {over.get(task, task)} in the title"
-    return f"{said}<br><sup>{what}; bars are 95 % intervals, of random draws their 2.5-97.5 %</sup>"
+    return title_of(said, f"{what}; bars are 95 % intervals, of random draws their 2.5-97.5 %")
 
 
 def _alt(rows: pd.DataFrame, metric: str, conditions: list[str], task: str) -> str:

@@ -1,8 +1,15 @@
-"""What all figures share: how a condition is drawn."""
+"""What all figures share: how a condition is drawn, and how long a line of a title is."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import html
+import textwrap
+from typing import TYPE_CHECKING, NamedTuple
+
+from nadkit.errors import NadkitError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Mark(NamedTuple):
@@ -23,3 +30,61 @@ MARKS = {
     "untrained": Mark("#A87400", "triangle-down"),
 }
 OTHER = Mark("#595959", "star")
+
+FURTHER = {
+    "other": Mark("#6A51A3", "cross"),
+    "last_layer": Mark("#3F8494", "pentagon"),
+    "removed_random": Mark("#767676", "diamond"),
+}
+"""Conditions that only some tables have."""
+
+WIDE = 84
+"""Letters of a title's line that fit a figure of 700 pixels."""
+
+INK = {"size": 14, "color": "#1b1f24"}
+
+
+def mark_of(condition: str) -> Mark:
+    """Return how a condition is drawn; one without a mark of its own is a grey star."""
+    return MARKS.get(condition) or FURTHER.get(condition, OTHER)
+
+
+def title_of(said: str, below: str) -> dict[str, object]:
+    """Return a title of plain text, broken into lines that fit, with a smaller one below.
+
+    Examples
+    --------
+    >>> title_of("one & two", "small")["text"]
+    'one &amp; two<br><sup>small</sup>'
+    """
+    lines = [html.escape(line) for line in textwrap.wrap(said, WIDE)]
+    small = [html.escape(line) for line in textwrap.wrap(below, round(1.4 * WIDE))]
+    text = "<br>".join([*lines, *(f"<sup>{line}</sup>" for line in small)])
+    return {"text": text, "x": 0.01, "xanchor": "left", "font": {"size": 16}}
+
+
+def room_for(title: dict[str, object]) -> int:
+    """Return the pixels of margin that a title of `title_of` needs above the figure."""
+    return 34 + 22 * (1 + str(title["text"]).count("<br>"))
+
+
+def plain_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole masks: of no single layer, other task, dose or share of a curve."""
+    for column in ("other_task", "share", "dose"):
+        if column in table:
+            table = table[table[column].isna()]
+    return table[table["layer"].isin(["all"]) | table["layer"].isna()] if "layer" in table else table
+
+
+def check_columns(table: pd.DataFrame, figure: str, needed: tuple[str, ...], how: str) -> None:
+    """Refuse what is no table of `whether` of one network, or lacks the part that a figure draws."""
+    columns = ("network", "task", "condition", "metric", "value", "low", "high", "n")
+    missing = [name for name in (*columns, *needed) if name not in getattr(table, "columns", ())]
+    if missing or not len(table):
+        what = f"no column {', '.join(missing)}" if missing else "no row"
+        raise NadkitError(f"figures.{figure} draws a table of nk.whether{how}; this has {what}")
+    networks = table["network"].unique().tolist()
+    if len(networks) > 1:
+        raise NadkitError(
+            f"the table is of {len(networks)} networks; draw one: table[table['network'] == {networks[0]!r}]"
+        )

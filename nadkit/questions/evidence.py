@@ -123,9 +123,64 @@ def whether(
         One row one fact: network, task, condition, metric, value, low, high (95 %), n, seed (of the masks;
         of the draws for random; empty where several or none apply) and interval, which says what varies.
         Columns that no row uses are left out: other_task (of the matrix), share (the kept share asked for, of
-        a curve), dose (of necessity) and layer (an address; "all" over layers). The metrics are listed in
-        `nadkit.questions.metric_names`; conditions: whole, kept, removed (the complement kept), random, the
-        learned controls, other, last_layer, and of necessity removed and removed_random, which have a dose.
+        a curve), dose (of necessity) and layer (an address; "all" over layers). Conditions: whole, kept,
+        removed (the complement kept), random, the learned controls, other, last_layer; with a dose, removed
+        and removed_random are the whole network less so many units. Metrics:
+
+        recall, false_alarm, balanced_accuracy
+            Of the decision "log-odds of the task above 0".
+        balanced_accuracy_calibrated
+            After a class-balanced Platt fit on `calibrate_on`, one for every task and condition.
+        auroc, auroc_own, auroc_rest
+            Of the log-odds, and of their two parts: the task's logit (less the mean of all logits), and how
+            low the other logits are (minus their log-sum-exp).
+        recomposed_accuracy
+            For task "all": the task of the largest calibrated log-odds is right; for the whole network, its
+            own answer is. Of pictures whose class is a task's.
+        kept_share
+            Open gates over all units, of the network or of a layer; counted, so low and high are the value; n
+            is the number of units.
+        excess
+            For kept: its balanced accuracy (calibrated, if there is one) minus that of the best learned
+            control, which is the one best on the mean over tasks.
+        effect_in_spreads, p_value
+            How far that balanced accuracy is from the mean of random, in standard deviations of its draws
+            (n of them); and the one primary test, for the mean over tasks: (1 + draws as good) / (1 + draws),
+            empty below 19 draws.
+        discretisation_gap
+            The same balanced accuracy with the scores themselves as gates, minus that of kept. Masks learned
+            with hard gates, as one-vs-rest, have scores that rank units and are no gates.
+        accepted, accepted_calibrated
+            Share of the pictures of class other_task whose log-odds of the task are above 0.
+        area, smallest_share
+            Of a curve, of the same balanced accuracy: its mean height between the first share and the last,
+            and the first share that reaches 0.95 of the whole network's; low and high are the first ones
+            whose upper and lower ends do.
+        agreement, agreement_on_errors
+            Share of equal decisions (calibrated, if there is a calibration) of a condition and the whole
+            network: half over own pictures and half over others'; and over pictures that the whole network
+            gets wrong and that are of the task or answered with it.
+        kl, kl_task
+            Divergence Σ p log(p / q) in nats from the whole network's answer p: over all classes, on own
+            pictures (not of relabelled); and of the task against the rest, half own pictures, half others'.
+        rank_correlation
+            Of log-odds, gated and whole, within a class; the mean over classes of at least 3 pictures.
+        r_squared
+            How much of the kept units' activation in the deepest layer with kept units the same units of the
+            whole network explain, on own pictures.
+        drop_own, drop_others, removed_share
+            Of a dose: by how much removing units of the task lowers its log-odds on its own pictures, and the
+            other tasks' on theirs; units removed over all. Doses are the highest scores (1 %, 2 %, 5 %, 10 %
+            and 20 % of all units), "kept", and "exclusive": the kept ones that no other task keeps.
+        selectivity, selectivity_others
+            How far the two drops are from those of as many random units of the same layers, in standard
+            deviations of the draws (of which at most 20 are made).
+        minimality
+            Share of kept units whose removal, one at a time, lowers the task's log-odds on its own pictures
+            less those on others' by more than 95 % of (100 random) removed units, added back, raise them.
+        needed_share
+            Share of the kept units left when that difference has first lost 1 %, removed one after the other
+            from the least to the most worth alone.
 
         Task "mean" is the mean over tasks that have a value. For relabelled, a task's positives are the
         pictures of the class that its logit had to learn to accept; of several seeds, each with its own
@@ -133,9 +188,9 @@ def whether(
         random are the mean over draws, from their 2.5 % to their 97.5 % point. Intervals are Wilson's,
         combined of two for balanced accuracy and excess (MOVER); Newcombe's for AUROC. Means over tasks,
         and several seeds of the masks, take their variance from a bootstrap stratified by class and, at its
-        second level, over the seeds; two or three seeds tell little about how far seeds vary. Values that
-        are no shares (drops, divergences, correlations) have the bootstrap's 2.5 % and 97.5 % points.
-        `attrs["answer"]` is the table in words.
+        second level, over the seeds; two or three seeds tell little about how far seeds vary. Drops,
+        divergences and correlations have the bootstrap's 2.5 % and 97.5 % points. `attrs["answer"]` is the
+        table in words, a sentence for each part.
 
     Raises
     ------

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 SOLVED = 0.95
 """The share of the whole network's balanced accuracy from which on a task counts as solved, not in part."""
 
-DOSE = "5 %"
-"""The dose of removal that the sentence is about."""
+DOSES = {"exclusive": "that only one task keeps", "5 %": "that score highest for a task"}
+"""The doses of removal that the sentence is about: the first that removes anything."""
 
 SHOWN = ("recall", "false_alarm", "balanced_accuracy", "kept_share")
 
@@ -138,14 +138,12 @@ def _curve(table: pd.DataFrame, name: str) -> str:
     rows = table[(table["task"] == "mean") & (table["metric"] == "smallest_share")]
     if rows.empty:
         return ""
-    words = {
-        condition: "at no share" if math.isnan(value) else f"from {value:g} on"
-        for condition, value in zip(rows["condition"], rows["value"].astype(float), strict=True)
-    }
-    kept = words.pop("kept", "at no share")
-    beside = ", ".join(f"{condition} {word}" for condition, word in words.items())
-    goal = f"{SOLVED:g} of the whole network's balanced accuracy"
-    return f"Over kept shares, {name} reaches {goal} {kept}" + (f" ({beside})." if beside else ".")
+    by_words: dict[str, list[str]] = {}
+    for condition, value in zip(rows["condition"], rows["value"].astype(float), strict=True):
+        words = "at none" if math.isnan(value) else f"from {value:g} on"
+        by_words.setdefault(words, []).append("the kept units" if condition == "kept" else str(condition))
+    said = "; ".join(f"{', '.join(conditions)} {words}" for words, conditions in by_words.items())
+    return f"Over kept shares, {SOLVED:g} of the balanced accuracy of {name} is reached by {said}."
 
 
 def _agreement(table: pd.DataFrame, name: str) -> str:
@@ -161,19 +159,23 @@ def _agreement(table: pd.DataFrame, name: str) -> str:
 
 
 def _necessity(table: pd.DataFrame, name: str) -> str:
+    """The units that no other task keeps, if there are any; else those that score highest."""
     if "dose" not in table:
         return ""
-    rows = table[table["dose"] == DOSE]
+    shares = {dose: _fact(table[table["dose"] == dose], "removed", "removed_share") for dose in DOSES}
+    dose, share = next(((dose, fact) for dose, fact in shares.items() if fact and fact.value > 0), ("", None))
+    rows = table[table["dose"] == dose]
     own, others = (_fact(rows, "removed", metric) for metric in ("drop_own", "drop_others"))
-    if own is None:
+    if own is None or share is None:
         return ""
     random, spreads = _fact(rows, "removed_random", "drop_own"), _fact(rows, "removed", "selectivity")
-    beside = "" if random is None else f", as many random units {random.value:.2f}"
-    apart = "" if spreads is None else f" ({spreads.value:.1f} spreads apart)"
-    rest = "" if others is None else f"; the other tasks lose {others.value:.2f}"
+    beside = "" if random is None else f" (as many random units: {random.value:.2f}"
+    beside += "" if spreads is None else f", {spreads.value:.1f} spreads away"
+    beside += ")" if beside else ""
+    rest = "" if others is None else f", and the other tasks {others}"
     return (
-        f"Removing the {DOSE} of all units that score highest for a task costs it {own} of log-odds on its "
-        f"pictures in {name}{beside}{apart}{rest}."
+        f"Removing the units {DOSES[dose]} ({100 * share.value:.2g} % of all) from {name} costs that task {own} of "
+        f"log-odds on its pictures{beside}{rest}."
     )
 
 
