@@ -70,14 +70,20 @@ def value(table: pd.DataFrame, task: str, condition: str, metric: str, **place: 
 # The slow way: each picture alone, matrices by hand, sums in loops.
 
 
-def slow_logits(network: Network, pixels: Tensor, gates: Mapping[str, Tensor] | None) -> list[float]:
-    _, first, _, second, last = network.model
+def slow_hidden(network: Network, pixels: Tensor, gates: Mapping[str, Tensor] | None) -> Tensor:
+    """The last layer's units of one picture, gated."""
+    _, first, _, second, _ = network.model
     x = network.preprocess(pixels).flatten()
     x = first.weight @ x + first.bias
     x = x * gates["1"] if gates else x
     x = second.weight @ x.clamp(min=0) + second.bias
-    x = x * gates["3"] if gates else x
-    return [float(logit) for logit in last.weight @ x + last.bias]
+    return x * gates["3"] if gates else x
+
+
+def slow_logits(network: Network, pixels: Tensor, gates: Mapping[str, Tensor] | None) -> list[float]:
+    last = network.model[4]
+    with torch.no_grad():
+        return [float(z) for z in last.weight @ slow_hidden(network, pixels, gates) + last.bias]
 
 
 def slow_parts(logits: list[float], logit: int) -> dict[str, float]:
@@ -94,7 +100,6 @@ def slow_readings(
     found = {}
     for task in TASKS:
         gates = masks.gates(task, keep=keep) if masks is not None else None
-        with torch.no_grad():
-            every = [slow_logits(network, pixels, gates) for pixels in images.pixels]
+        every = [slow_logits(network, pixels, gates) for pixels in images.pixels]
         found[task] = [slow_parts(logits, NAMES.index(task)) for logits in every]
     return found

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
-from scipy.stats import binom
+from scipy.stats import binom, rankdata, spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -34,6 +34,14 @@ from nadkit.measures import (
     stratified_weights,
     wilson,
 )
+from nadkit.measures.agreement import (
+    binary_divergence,
+    r_squared,
+    rank_correlation,
+    ranks,
+    weighted_correlation,
+)
+from nadkit.measures.curves import area_weights, smallest_share
 
 Z = 1.959963984540054
 
@@ -77,7 +85,7 @@ def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
         wilson(successes, n)
 
 
-@pytest.mark.parametrize("n", [20, 200])
+@pytest.mark.parametrize("n", [10, 20, 200])
 def test_wilson_covers_near_one(n: int) -> None:
     covered = []
     for share in np.linspace(0.9, 0.995, 40):
@@ -379,3 +387,87 @@ def test_correlation_is_numpys_and_0_without_spread() -> None:
 def test_percentiles_leave_nan_out() -> None:
     values = torch.cat([torch.arange(201.0), torch.tensor([math.nan])])
     assert percentiles(values[torch.randperm(202)]) == (5.0, 195.0)
+
+
+# Agreement
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=20))
+@settings(max_examples=50, deadline=None)
+def test_ranks_share_ties(values: list[int]) -> None:
+    assert close(ranks(torch.tensor(values).float()), rankdata(values))
+
+
+def test_rank_correlation_is_spearmans_within_each_class() -> None:
+    labels = torch.tensor([0] * 8 + [1] * 5 + [2] * 2)
+    first, second = torch.randn(2, 3, 15).round(decimals=1)
+    found = rank_correlation(first, second, labels)
+    for row in range(3):
+        # The two pictures of class 2 say nothing about an order.
+        parts = [slice(0, 8), slice(8, 13)]
+        slow = [spearmanr(first[row, part], second[row, part]).statistic for part in parts]
+        assert close(found[row], sum(slow) / 2)
+    assert rank_correlation(first[:, 13:], second[:, 13:], labels[13:]).isnan().all()
+    # Classes far apart do not make an order within them.
+    assert close(rank_correlation(first[0] + 100 * labels, second[0] + 100 * labels, labels), found[0])
+
+
+def test_a_reading_that_does_not_vary_has_no_order() -> None:
+    assert float(weighted_correlation(torch.ones(5), torch.arange(5.0))) == 0.0
+    assert float(rank_correlation(torch.ones(6), torch.arange(6.0), torch.zeros(6))) == 0.0
+
+
+def test_weighted_correlation_is_that_of_copies() -> None:
+    first, second = torch.randn(2, 12).double()
+    weights = torch.randint(0, 4, (20, 12)).double()
+    found = weighted_correlation(first + 1e4, second, weights)
+    for draw, weight in enumerate(weights.long()):
+        copies = torch.arange(12).repeat_interleave(weight)
+        assert close(found[draw], np.corrcoef(first[copies], second[copies])[0, 1], 1e-6)
+    labels = torch.arange(12) // 6
+    assert close(
+        rank_correlation(first, second, labels, torch.ones(2, 12))[1], rank_correlation(first, second, labels)
+    )
+
+
+def test_binary_divergence_by_hand() -> None:
+    # p = 1/2, q = 1/5: ½ log(5/2) + ½ log(5/8).
+    found = binary_divergence(torch.tensor(0.0), torch.tensor(-math.log(4), dtype=torch.float64))
+    assert close(found, 0.5 * math.log(2.5) + 0.5 * math.log(0.625))
+    assert close(binary_divergence(torch.tensor(200.0), torch.tensor(-200.0)), 200.0, 1e-6)
+    assert close(binary_divergence(torch.tensor(-800.0), torch.tensor(-800.0)), 0.0)
+
+
+def test_r_squared_is_the_mean_squared_correlation_of_units_that_vary() -> None:
+    whole, gated = torch.randn(2, 7, 4, 5).double()
+    whole[:, 3] = 2.5  # a dead unit is left out
+    gated[:, 1] = 0.0  # one that the gated network silences explains nothing
+    slow = [np.corrcoef(whole[:, u].flatten(), gated[:, u].flatten())[0, 1] ** 2 for u in (0, 2)]
+    assert close(r_squared(whole, gated), (sum(slow) + 0.0) / 3)
+    assert close(r_squared(whole, 3 - 2 * whole), 1.0)
+    assert r_squared(whole[:, 3:], gated[:, 3:]).isnan()
+    weights = torch.randint(1, 3, (6, 7)).double()
+    found = r_squared(whole, gated, weights)
+    for draw, weight in enumerate(weights.long()):
+        copies = torch.arange(7).repeat_interleave(weight)
+        assert close(found[draw], r_squared(whole[copies], gated[copies]))
+    assert r_squared(whole[:, 3:], gated[:, 3:], weights).shape == (6,)
+
+
+# Curves
+
+
+def test_the_area_is_by_trapezoids_over_the_width() -> None:
+    shares, heights = [0.05, 0.1, 0.3, 0.7], [0.5, 0.9, 0.7, 1.0]
+    area = np.trapezoid(heights, shares) / (0.7 - 0.05)
+    assert close(area_weights(shares) @ torch.tensor(heights, dtype=torch.float64), area)
+    assert close(area_weights(shares).sum(), 1.0)
+
+
+def test_the_smallest_share_that_is_enough() -> None:
+    shares = [0.1, 0.2, 0.3, 0.5]
+    curve = [Estimate(0.5, 0.4, 0.6), NO_VALUE, Estimate(0.9, 0.8, 0.95), Estimate(0.97, 0.9, 0.99)]
+    assert smallest_share(shares, curve, 0.9) == (0.3, 0.3, 0.5)  # reaching it is enough
+    assert smallest_share(shares, curve, 0.55) == (0.3, 0.1, 0.3)
+    assert close(smallest_share(shares, curve, 0.98), (math.nan, 0.5, math.nan))
+    assert close(smallest_share(shares, curve, math.nan), (math.nan,) * 3)

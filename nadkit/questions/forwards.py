@@ -107,7 +107,7 @@ def ask(
             found.append(_ask(condition, given, whole, known, advance))
     answered = torch.cat(every)
     readings = [Readings(*torch.cat(found, dim=3)) for found in parts]
-    return Answers(readings, log_odds(answered), labels, answered.argmax(1))
+    return Answers(readings, _in_steps(log_odds(answered)), labels, answered.argmax(1))
 
 
 def _ask(
@@ -149,7 +149,11 @@ def _read(condition: Condition, logits: Tensor, whole: Tensor) -> Tensor:
     before, after = whole.log_softmax(1), logits.log_softmax(2)
     divergence = (before.exp() * (before - after)).sum(2)
     # A closed layer makes all pictures alike up to float32's rounding, which must not rank them.
-    return torch.cat([(parts[..., 0] / EQUAL).round() * EQUAL, divergence[None]])
+    return torch.cat([_in_steps(parts[..., 0]), divergence[None]])
+
+
+def _in_steps(values: Tensor) -> Tensor:
+    return (values / EQUAL).round() * EQUAL
 
 
 def logits_of(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

@@ -1,0 +1,507 @@
+"""The parts of `whether` that are about answers to pictures, each a second time, slow and by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+import pytest
+import torch
+from hand import (
+    NAMES,
+    TASKS,
+    UNITS,
+    cell,
+    make_images,
+    make_masks,
+    make_network,
+    slow_hidden,
+    slow_logits,
+    slow_parts,
+    value,
+)
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from nadkit.errors import NadkitError
+from nadkit.images import Images
+from nadkit.masks import MaskSet
+from nadkit.measures import Estimate, platt, wilson
+from nadkit.networks import Network
+from nadkit.questions import answer, evidence_table, whether
+from nadkit.questions.chance import in_spreads
+
+MOVED = {"coat": "bag", "boot": "shirt", "bag": "boot"}
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return make_network()
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return make_images((7, 6, 5, 8), seed=1)
+
+
+@pytest.fixture(scope="module")
+def held_back() -> Images:
+    return make_images((6, 7, 9, 8), seed=50)
+
+
+@pytest.fixture(scope="module")
+def masks() -> MaskSet:
+    """Scores of every size, so that a threshold loses something."""
+    generator = torch.Generator().manual_seed(3)
+    scores = {address: torch.rand(3, units, generator=generator) ** 0.6 for address, units in UNITS.items()}
+    return MaskSet.from_scores(scores, TASKS, {"seed": 7})
+
+
+@pytest.fixture(scope="module")
+def controls() -> dict[str, MaskSet]:
+    accepted = [NAMES.index(MOVED[task]) for task in TASKS]
+    return {"relabelled": make_masks(10, meta={"permutation": accepted}), "shared": make_masks(11)}
+
+
+@pytest.fixture(scope="module")
+def table(
+    network: Network, images: Images, held_back: Images, masks: MaskSet, controls: dict[str, MaskSet]
+) -> pd.DataFrame:
+    parts = ("sufficiency", "layers", "matrix", "comparison", "agreement")
+    return whether(
+        network, masks, images, calibrate_on=held_back, controls=controls, draws=4, parts=parts, seed=4
+    )
+
+
+def slow_odds(network: Network, gates: Mapping[str, Tensor] | None, images: Images, of: str) -> list[float]:
+    logits = [slow_logits(network, pixels, gates) for pixels in images.pixels]
+    return [slow_parts(each, NAMES.index(of))["log_odds"] for each in logits]
+
+
+def slow_balanced(
+    network: Network,
+    gates: Mapping[str, Tensor] | None,
+    images: Images,
+    held_back: Images,
+    task: str,
+) -> float:
+    """Calibrated balanced accuracy of one task under its gates."""
+    own = torch.tensor([NAMES[label] == task for label in images.labels])
+    fitted = torch.tensor([NAMES[label] == task for label in held_back.labels])
+    slope, intercept = platt(torch.tensor(slow_odds(network, gates, held_back, task)), fitted)
+    yes = float(slope) * torch.tensor(slow_odds(network, gates, images, task)) + float(intercept) > 0
+    return (float(yes[own].float().mean()) + 1 - float(yes[~own].float().mean())) / 2
+
+
+# The gap, layers, the matrix
+
+
+def test_the_gap_is_that_of_scores_as_gates(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    gaps = []
+    for row, task in enumerate(TASKS):
+        scores = {address: rows[row] for address, rows in masks.scores.items()}
+        soft = slow_balanced(network, scores, images, held_back, task)
+        gaps.append(soft - slow_balanced(network, masks.gates(task), images, held_back, task))
+        assert value(table, task, "kept", "discretisation_gap") == pytest.approx(gaps[-1], abs=1e-6)
+    assert any(abs(gap) > 0.01 for gap in gaps)
+    assert value(table, "mean", "kept", "discretisation_gap") == pytest.approx(sum(gaps) / 3)
+    hard = MaskSet.from_scores({a: (rows > 0.5).float() for a, rows in masks.scores.items()}, TASKS)
+    same = cell(whether(network, hard, images, controls=None, draws=0), "mean", "kept", "discretisation_gap")
+    assert same["value"] == 0.0
+    assert same["low"] <= 0 <= same["high"]
+
+
+def test_kept_shares_of_every_layer(
+    table: pd.DataFrame, network: Network, masks: MaskSet, controls: dict[str, MaskSet]
+) -> None:
+    for condition, sets in {"kept": masks, **controls}.items():
+        for address, units in UNITS.items():
+            shares = sets.kept_share(layer=address)
+            for task in TASKS:
+                row = cell(table, task, condition, "kept_share", layer=address)
+                assert (row["value"], row["n"]) == (pytest.approx(shares[task]), units)
+            mean = value(table, "mean", condition, "kept_share", layer=address)
+            assert mean == pytest.approx(sum(shares.values()) / 3)
+    assert set(table[table["layer"] != "all"]["condition"]) == {"kept", "relabelled", "shared"}
+    # The readers of whole masks do not see them.
+    assert not evidence_table(table).isna().any().any()
+    again = table[table["layer"] == "all"].drop(columns="layer")
+    assert evidence_table(table).equals(evidence_table(again))
+    assert answer(table) == answer(again)
+    plain = whether(
+        network, masks, make_images((3, 3, 3, 3), seed=1), controls=None, draws=0, parts="sufficiency"
+    )
+    assert not {"layer", "other_task", "dose", "share"} & set(plain.columns)
+
+
+def test_the_matrix_counts_who_accepts_what(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    for condition, task in itertools.product(("whole", "kept"), TASKS):
+        gates = masks.gates(task) if condition == "kept" else None
+        odds = torch.tensor(slow_odds(network, gates, images, task))
+        own = torch.tensor([NAMES[label] == task for label in held_back.labels])
+        slope, intercept = platt(torch.tensor(slow_odds(network, gates, held_back, task)), own)
+        for metric, decided in (
+            ("accepted", odds),
+            ("accepted_calibrated", float(slope) * odds + float(intercept)),
+        ):
+            for index, name in enumerate(NAMES):
+                yes = (decided > 0)[images.labels == index]
+                row = cell(table, task, condition, metric, other_task=name)
+                assert row["value"] == pytest.approx(float(yes.float().mean()))
+                assert (row["low"], row["high"]) == pytest.approx(wilson(int(yes.sum()), len(yes)))
+                assert row["n"] == len(yes)
+        recall = value(table, task, condition, "recall")
+        assert value(table, task, condition, "accepted", other_task=task) == pytest.approx(recall)
+
+
+def test_the_matrix_has_rows_for_the_classes_that_are_there(
+    network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    some = images.subset(["shirt", "boot"])
+    sets = [masks, make_masks(5)]
+    table = whether(
+        network,
+        sets,
+        some,
+        calibrate_on=held_back.subset(["bag", "boot"]),
+        controls=None,
+        draws=0,
+        parts="matrix",
+    )
+    assert set(table["metric"]) == {"accepted", "accepted_calibrated"}
+    assert set(table["other_task"]) == {"shirt", "boot"}
+    row = cell(table, "boot", "kept", "accepted", other_task="shirt")
+    single = [
+        value(
+            whether(network, one, some, controls=None, draws=0, parts="matrix"),
+            "boot",
+            "kept",
+            "accepted",
+            other_task="shirt",
+        )
+        for one in sets
+    ]
+    assert row["value"] == pytest.approx(sum(single) / 2)
+    assert row["interval"] == "mask seeds × images"
+    assert cell(table, "coat", "kept", "accepted_calibrated", other_task="shirt")["n"] == 0  # without a fit
+    assert table.attrs["answer"] == ""
+
+
+# Conditions to compare with
+
+
+def test_other_reads_every_task_under_each_other_tasks_mask(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    for task in TASKS:
+        found = [
+            slow_balanced(network, masks.gates(other), images, held_back, task)
+            for other in TASKS
+            if other != task
+        ]
+        row = cell(table, task, "other", "balanced_accuracy_calibrated")
+        assert row["value"] == pytest.approx(sum(found) / 2, abs=1e-6)
+        assert (row["low"], row["high"]) == pytest.approx(
+            (min(found) + 0.025 * abs(found[0] - found[1]), max(found) - 0.025 * abs(found[0] - found[1])),
+            abs=1e-6,
+        )
+        assert row["interval"] == "other tasks' masks, their 2.5-97.5 %"
+        shares = [share for other, share in masks.kept_share().items() if other != task]
+        assert value(table, task, "other", "kept_share") == pytest.approx(sum(shares) / 2)
+
+
+def test_last_layer_opens_all_layers_before(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    for task in TASKS:
+        gates = {"1": torch.ones(5), "3": masks.gates(task)["3"]}
+        found = slow_balanced(network, gates, images, held_back, task)
+        assert value(table, task, "last_layer", "balanced_accuracy_calibrated") == pytest.approx(
+            found, abs=1e-6
+        )
+        assert value(table, task, "last_layer", "kept_share") == pytest.approx(
+            (5 + float(gates["3"].sum())) / 12
+        )
+
+
+def test_other_costs_no_pass_and_one_task_has_none(
+    network: Network, images: Images, masks: MaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nadkit.questions.forwards as forwards
+
+    rows: list[int] = []
+
+    def counted(*args: object, **named: object) -> Tensor:
+        rows.append(len(next(iter(args[2].values()))))  # type: ignore[attr-defined]
+        return gated(*args, **named)
+
+    gated = forwards.gated_logits
+    monkeypatch.setattr(forwards, "gated_logits", counted)
+    whether(network, masks, images, controls=None, draws=0, parts="comparison")
+    assert sum(rows) == 6  # kept and last_layer, three tasks each
+    alone = whether(network, masks["coat"], images, controls=None, draws=0, parts="comparison")
+    assert set(alone["condition"]) == {"last_layer"}
+
+
+# Chance
+
+
+def test_effects_are_in_spreads_of_the_draws(
+    table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
+) -> None:
+    draws = [
+        [
+            slow_balanced(network, masks.random(4 + draw).gates(task), images, held_back, task)
+            for task in TASKS
+        ]
+        for draw in range(4)
+    ]
+    null = torch.tensor(draws, dtype=torch.float64)
+    for place, task in enumerate((*TASKS, "mean")):
+        of_task = null.mean(1) if task == "mean" else null[:, place]
+        own = cell(table, task, "kept", "balanced_accuracy_calibrated")
+        row = cell(table, task, "kept", "effect_in_spreads")
+        for end in ("value", "low", "high"):
+            expected = (own[end] - float(of_task.mean())) / float(of_task.std(correction=1))
+            assert row[end] == pytest.approx(expected, abs=1e-5)
+        assert row["n"] == 4
+    p = cell(table, "mean", "kept", "p_value")
+    assert p["n"] == 0  # four draws earn none
+    assert math.isnan(p["value"])
+    assert len(table[table["metric"] == "p_value"]) == 1
+
+
+def test_the_p_value_counts_the_draws_that_are_as_good(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    table = whether(network, masks, images, controls=None, draws=19, parts="sufficiency")
+    own = value(table, "mean", "kept", "balanced_accuracy")
+    null = [
+        value(
+            whether(network, masks.random(draw), images, controls=None, draws=0, parts="sufficiency"),
+            "mean",
+            "kept",
+            "balanced_accuracy",
+        )
+        for draw in range(19)
+    ]
+    as_good = sum(one >= own - 1e-9 for one in null)
+    assert 0 < as_good < 19
+    row = cell(table, "mean", "kept", "p_value")
+    assert row["value"] == pytest.approx((1 + as_good) / 20)
+    assert (row["low"], row["high"]) == pytest.approx(wilson(as_good, 19))
+    assert row["n"] == 19
+
+
+def test_a_spread_that_is_nothing_says_nothing() -> None:
+    found = Estimate(0.9, 0.8, 1.0)
+    assert in_spreads(found, torch.tensor([0.4, 0.6])) == pytest.approx(
+        [x / math.sqrt(0.02) for x in (0.4, 0.3, 0.5)]
+    )
+    assert in_spreads(Estimate(0.5, 0.4, 0.6), torch.tensor([0.5, 0.5])) == (0.0, 0.0, 0.0)
+    for null in ([0.5, 0.5], [0.5], [], [0.5, math.nan]):
+        assert all(math.isnan(end) for end in in_spreads(found, torch.tensor(null)))
+
+
+# Agreement with the whole network
+
+
+def half_and_half(values: Sequence[float], own: Sequence[bool]) -> float:
+    mine = [x for x, yes in zip(values, own, strict=True) if yes]
+    theirs = [x for x, yes in zip(values, own, strict=True) if not yes]
+    return (sum(mine) / len(mine) + sum(theirs) / len(theirs)) / 2
+
+
+def softmax(logits: list[float]) -> list[float]:
+    total = sum(math.exp(z) for z in logits)
+    return [math.exp(z) / total for z in logits]
+
+
+def slow_agreement(
+    network: Network, gates: Mapping[str, Tensor], images: Images, held_back: Images, task: str, target: str
+) -> dict[str, float]:
+    labels = [NAMES[label] for label in images.labels]
+    own = [name == target for name in labels]
+    found = {}
+    decided = []
+    for of, these in ((target, None), (task, gates)):
+        fitted = torch.tensor([NAMES[label] == target for label in held_back.labels])
+        slope, intercept = platt(torch.tensor(slow_odds(network, these, held_back, of)), fitted)
+        decided.append(
+            [float(slope) * x + float(intercept) > 0 for x in slow_odds(network, these, images, of)]
+        )
+    same = [float(a == b) for a, b in zip(*decided, strict=True)]
+    found["agreement"] = half_and_half(same, own)
+    whole = [slow_logits(network, pixels, None) for pixels in images.pixels]
+    gated = [slow_logits(network, pixels, gates) for pixels in images.pixels]
+    chosen = [NAMES[logits.index(max(logits))] for logits in whole]
+    wrong = [
+        agrees
+        for agrees, true, said in zip(same, labels, chosen, strict=True)
+        if true != said and target in (true, said)
+    ]
+    found["agreement_on_errors"] = sum(wrong) / len(wrong) if wrong else math.nan
+    before, after = slow_odds(network, None, images, target), slow_odds(network, gates, images, task)
+    apart = []
+    for a, b in zip(before, after, strict=True):
+        p, rest = 1 / (1 + math.exp(-a)), 1 / (1 + math.exp(a))
+        q, other = 1 / (1 + math.exp(-b)), 1 / (1 + math.exp(b))
+        apart.append(p * math.log(p / q) + rest * math.log(rest / other))
+    found["kl_task"] = half_and_half(apart, own)
+    full = [
+        sum(p * math.log(p / q) for p, q in zip(softmax(a), softmax(b), strict=True))
+        for a, b, yes in zip(whole, gated, own, strict=True)
+        if yes
+    ]
+    found["kl"] = sum(full) / len(full)
+    orders = []
+    for name in NAMES:
+        there = [place for place, label in enumerate(labels) if label == name]
+        pair = [[round(odds[i], 4) for i in there] for odds in (before, after)]
+        varies = all(len(set(each)) > 1 for each in pair)
+        orders.append(spearmanr(*pair).statistic if varies else 0.0)
+    found["rank_correlation"] = sum(orders) / len(orders)
+    with torch.no_grad():
+        units = [[slow_hidden(network, pixels, these) for pixels in images.pixels] for these in (None, gates)]
+    pair = torch.stack([torch.stack(each)[own] for each in units])
+    kept = gates["3"] > 0
+    squares = [float(torch.corrcoef(pair[:, :, unit])[0, 1]) ** 2 for unit in kept.nonzero().flatten()]
+    squares = [0.0 if math.isnan(square) else square for square in squares]  # silent in the gated network
+    found["r_squared"] = sum(squares) / len(squares)
+    return found
+
+
+@pytest.mark.parametrize("condition", ["kept", "shared", "relabelled"])
+def test_agreement_is_that_of_the_slow_way(
+    condition: str,
+    table: pd.DataFrame,
+    network: Network,
+    images: Images,
+    held_back: Images,
+    masks: MaskSet,
+    controls: dict[str, MaskSet],
+) -> None:
+    sets = {"kept": masks, **controls}[condition]
+    errors = 0
+    for task in TASKS:
+        target = MOVED[task] if condition == "relabelled" else task
+        slow = slow_agreement(network, sets.gates(task), images, held_back, task, target)
+        if condition == "relabelled":
+            # Its logits mean other classes.
+            assert table[(table["condition"] == condition) & (table["metric"] == "kl")].empty
+            del slow["kl"]
+        for metric, number in slow.items():
+            row = cell(table, task, condition, metric)
+            assert row["value"] == pytest.approx(number, abs=2e-4, nan_ok=True), (task, metric)
+            if not math.isnan(number):
+                assert row["low"] <= row["value"] <= row["high"], (task, metric)
+        errors += cell(table, task, condition, "agreement_on_errors")["n"]
+    assert errors > 0
+
+
+def test_a_mask_of_everything_agrees_in_everything(
+    network: Network, images: Images, held_back: Images
+) -> None:
+    full = MaskSet.from_scores({address: torch.ones(3, n) for address, n in UNITS.items()}, TASKS)
+    table = whether(network, full, images, calibrate_on=held_back, controls=None, draws=0, parts="agreement")
+    for metric, best in {
+        "agreement": 1, "agreement_on_errors": 1, "kl": 0, "kl_task": 0, "rank_correlation": 1, "r_squared": 1
+    }.items():  # fmt: skip
+        assert value(table, "mean", "kept", metric) == pytest.approx(best, abs=1e-6)
+    assert "rank correlation of 1.00" in table.attrs["answer"]
+
+
+def test_an_empty_mask_agrees_by_chance(network: Network, images: Images) -> None:
+    empty = MaskSet.from_scores({address: torch.zeros(3, n) for address, n in UNITS.items()}, TASKS)
+    table = whether(network, empty, images, controls=None, draws=2, parts=["sufficiency", "agreement"])
+    for task in TASKS:
+        assert value(table, task, "kept", "rank_correlation") == 0.0
+        assert value(table, task, "kept", "effect_in_spreads") == 0.0
+        assert value(table, task, "kept", "kl") > 0
+        assert cell(table, task, "kept", "r_squared")["n"] == 0
+        assert value(table, task, "kept", "discretisation_gap") == 0.0
+    assert cell(table, "mean", "kept", "r_squared")["n"] == 0
+
+
+def test_parts_of_tasks_without_pictures_are_empty_rows(
+    network: Network, images: Images, masks: MaskSet, controls: dict[str, MaskSet]
+) -> None:
+    fewer = images.subset(["shirt", "bag"])
+    parts = ["matrix", "comparison", "agreement", "sufficiency"]
+    table = whether(network, masks, fewer, controls=controls, draws=2, parts=parts)
+    for metric in ("agreement", "kl", "kl_task", "r_squared", "effect_in_spreads", "discretisation_gap"):
+        row = cell(table, "coat", "kept", metric)
+        assert row["n"] == 0
+        assert row[["value", "low", "high"]].isna().all()
+        mean = value(table, "mean", "kept", metric)
+        assert metric == "effect_in_spreads" or mean == pytest.approx(value(table, "bag", "kept", metric))
+
+
+def test_several_seeds_agree_on_average(network: Network, images: Images, masks: MaskSet) -> None:
+    sets = [masks, make_masks(5, meta={"seed": 2})]
+    both, *single = (
+        whether(network, one, images, controls=None, draws=0, parts="agreement") for one in (sets, *sets)
+    )
+    for metric in ("agreement", "kl", "kl_task", "rank_correlation", "r_squared"):
+        mean = sum(value(one, "boot", "kept", metric) for one in single) / 2
+        row = cell(both, "boot", "kept", metric)
+        assert row["value"] == pytest.approx(mean)
+        assert row["interval"] == "mask seeds × images"
+
+
+# What is asked
+
+
+def test_parts_that_are_not_there_are_refused(network: Network, images: Images, masks: MaskSet) -> None:
+    with pytest.raises(NadkitError, match=r"no part 'necesity' of whether; closest: necessity"):
+        whether(network, masks, images, parts=["layers", "necesity"])
+    with pytest.raises(NadkitError, match=r"nothing was asked: give parts \(sufficiency, "):
+        whether(network, masks, images, parts=[])
+
+
+def test_all_is_every_part(network: Network, images: Images, masks: MaskSet) -> None:
+    table = whether(network, masks, images, controls=None, draws=2, parts="all")
+    parts = ("recall", "accepted", "agreement", "drop_own", "minimality")
+    assert set(parts) <= set(table["metric"])
+    assert "last_layer" in set(table["condition"])
+    assert list(table.columns) == [
+        "network", "task", "other_task", "condition", "dose", "layer",
+        "metric", "value", "low", "high", "n", "seed", "interval",
+    ]  # fmt: skip
+    sentences = table.attrs["answer"]
+    assert sentences.count(". ") >= 3
+    assert answer(table) == sentences
+
+
+@pytest.mark.parametrize("part", ["layers", "matrix", "comparison", "agreement"])
+def test_a_part_alone_has_the_rows_it_has_among_others(
+    part: str,
+    table: pd.DataFrame,
+    network: Network,
+    images: Images,
+    held_back: Images,
+    masks: MaskSet,
+    controls: dict[str, MaskSet],
+) -> None:
+    alone = whether(
+        network, masks, images, calibrate_on=held_back, controls=controls, draws=4, parts=part, seed=4
+    )
+    keys = ["task", "condition", "metric", "layer", "other_task"]
+    both = []
+    for one in (alone, table):
+        rows = one.reindex(columns=[*keys, "value", "low"]).astype({"layer": object, "other_task": object})
+        both.append(rows.fillna({"layer": "all", "other_task": "-"}))
+    if part == "agreement":
+        assert not (alone["condition"] == "other").any()
+    joined = both[0].merge(both[1], on=keys, how="left", suffixes=("", "_too"))
+    assert len(joined) == len(alone) > 0
+    for column in ("value", "low"):
+        close: Callable[[pd.Series], pd.Series] = lambda gap: (gap.abs() < 1e-6) | gap.isna()  # noqa: E731
+        assert close(joined[column] - joined[f"{column}_too"]).all()
+        assert joined[column].isna().equals(joined[f"{column}_too"].isna())
