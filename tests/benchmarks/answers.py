@@ -79,7 +79,8 @@ def cell(rows: pd.DataFrame, **wanted: str) -> str:
     if rows.empty:
         return ""
     value, low, high = rows[["value", "low", "high"]].iloc[0]
-    return f"{value:.2f}" if pd.isna(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    counted = pd.isna(low) or low == value == high
+    return f"{value:.3f}" if counted else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def table_of(table: pd.DataFrame, columns: dict[str, dict[str, str]]) -> list[str]:
