@@ -160,7 +160,8 @@ def routing_per_picture(
     **Source**: Wang et al., CVPR 2018. For picture x, gates g ≥ 0 from one: minimise
     CE(p(x), p(x; g)) + γ Σ_c g_c, where p are the probabilities of the whole and the gated network; steps of
     momentum, clipped at 0. Of all steps, the gates of the smallest loss are taken among those that leave the
-    largest logit where it is. No random number is drawn.
+    largest logit where it is; this rule is read from a re-implementation (PathwayGrad, `cdrp/main.py`). The
+    default steps, rate and γ are ours. No random number is drawn.
     """
     if isinstance(kept_share, bool) or not isinstance(kept_share, (int, float)) or not 0 < kept_share <= 1:
         raise NadkitError(f"kept_share must lie in (0, 1]: a share of all units; got {kept_share!r}")
