@@ -4,10 +4,15 @@ Every figure has its alternative text in ``figure.layout.meta["alt"]``, computed
 """
 
 from nadkit.figures._connections import how, stability
+from nadkit.figures._curves import curve
 from nadkit.figures._depth import where
 from nadkit.figures._evidence import whether
 from nadkit.figures._marks import MARKS, Mark
+from nadkit.figures._matrix import matrix
 from nadkit.figures._mistakes import why
+from nadkit.figures._necessity import necessity
 from nadkit.figures._pictures import pictures
 
-__all__ = ["MARKS", "Mark", "how", "pictures", "stability", "where", "whether", "why"]
+__all__ = [
+    "MARKS", "Mark", "curve", "how", "matrix", "necessity", "pictures", "stability", "where", "whether", "why",
+]  # fmt: skip
