@@ -14,5 +14,6 @@ from nadkit.figures._necessity import necessity
 from nadkit.figures._pictures import pictures
 
 __all__ = [
-    "MARKS", "Mark", "curve", "how", "matrix", "necessity", "pictures", "stability", "where", "whether", "why",
+    "MARKS", "Mark", "curve", "how", "matrix", "necessity", "pictures", "stability", "where", "whether",
+    "why",
 ]  # fmt: skip
