@@ -107,7 +107,7 @@ def ask(
             found.append(_ask(condition, given, whole, known, advance))
     answered = torch.cat(every)
     readings = [Readings(*torch.cat(found, dim=3)) for found in parts]
-    return Answers(readings, _in_steps(log_odds(answered)), labels, answered.argmax(1))
+    return Answers(readings, in_steps(log_odds(answered)), labels, answered.argmax(1))
 
 
 def _ask(
@@ -149,10 +149,11 @@ def _read(condition: Condition, logits: Tensor, whole: Tensor) -> Tensor:
     before, after = whole.log_softmax(1), logits.log_softmax(2)
     divergence = (before.exp() * (before - after)).sum(2)
     # A closed layer makes all pictures alike up to float32's rounding, which must not rank them.
-    return torch.cat([_in_steps(parts[..., 0]), divergence[None]])
+    return torch.cat([in_steps(parts[..., 0]), divergence[None]])
 
 
-def _in_steps(values: Tensor) -> Tensor:
+def in_steps(values: Tensor) -> Tensor:
+    """Return values to the nearest step of EQUAL."""
     return (values / EQUAL).round() * EQUAL
 
 

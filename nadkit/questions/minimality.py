@@ -13,7 +13,7 @@ from nadkit.masks import MaskSet
 from nadkit.measures import stratified_weights
 from nadkit.networks import Network
 from nadkit.networks.outputs import log_odds
-from nadkit.questions.forwards import labels_of, logits_of
+from nadkit.questions.forwards import EQUAL, in_steps, labels_of, logits_of
 from nadkit.questions.outcomes import DRAWS, IMAGES, SEEDS, Metric, over_seeds
 from nadkit.questions.tables import Origin, Row
 
@@ -27,6 +27,9 @@ STEPS = 20
 """Pruning looks at so many sizes first, then at every size between the two where the loss passes 1 %."""
 
 LOSS = 0.01
+
+TIE = 2 * EQUAL
+"""Log-odds on own and on others' pictures that differ by less may differ by rounding alone."""
 
 
 class Tried(NamedTuple):
@@ -93,7 +96,7 @@ def _try(network: Network, masks: MaskSet, task: str, images: Images, labels: Te
         """(n_rows, 1 + DRAWS) of gates (n_rows, n_units): of the pictures as they are, and of every draw."""
         gates = rows.float().split(list(masks.unit_counts.values()), dim=1)
         logits = logits_of(network, dict(zip(masks.scores, gates, strict=True)), inputs)
-        return log_odds(logits)[..., label] @ pairs.T
+        return in_steps(log_odds(logits)[..., label]) @ pairs.T
 
     ours, theirs = _some(kept, KEPT, seed), _some(~kept, ADDED, seed)
     flipped = kept.repeat(1 + len(ours) + len(theirs), 1)
@@ -103,7 +106,7 @@ def _try(network: Network, masks: MaskSet, task: str, images: Images, labels: Te
     worth = found[0] - found[1 : 1 + len(ours)]
     others = found[1 + len(ours) :] - found[0]
     bar = others.quantile(0.95, dim=0) if len(theirs) else torch.zeros(1)
-    shares = (worth > bar).double().mean(0)
+    shares = (worth > bar + TIE).double().mean(0)
     needed = _pruned(paired, kept, ours[worth[:, 0].argsort()])
     return Tried((float(shares[0]), shares[1:]), (float(needed[0]), needed[1:]), len(ours))
 
@@ -130,7 +133,8 @@ def _pruned(paired: Callable[[Tensor], Tensor], kept: Tensor, order: Tensor) -> 
     passed = (found < (1 - LOSS) * start).double().cummax(0).values
     last = (1 - passed).sum(0).long().clamp(min=1) - 1
     left = 1 - torch.tensor(sizes)[last].double() / int(kept.sum())
-    return torch.where(start > 0, left, left[0]) if float(start[0]) > 0 else left * torch.nan
+    # What tells no pictures apart can lose nothing.
+    return torch.where(start > TIE, left, left[0]) if float(start[0]) > TIE else left * torch.nan
 
 
 def _pictures(labels: Tensor, label: int, seed: int) -> Tensor:

@@ -92,9 +92,15 @@ def necessity_rows(
     at = torch.tensor([network.class_index(task) for task in tasks])
     labels = labels_of(network, images)
     asked = torch.isin(labels, at)
-    images, labels = images[asked], labels[asked]
-    plan = removals(sets, draws, seed)
-    losses = _losses(network, sets[0], plan, images, labels, progress)
+    plan, nothing = removals(sets, draws, seed), torch.zeros(len(tasks), 0).double()
+    losses = [
+        Losses(nothing.expand(len(one.own), -1, -1), nothing.expand(len(one.random), -1, -1)) for one in plan
+    ]
+    if bool(asked.any()):
+        images, labels = images[asked], labels[asked]
+        losses = _losses(network, sets[0], plan, images, labels, progress)
+    else:
+        labels = labels[:0]
     weights = stratified_weights(labels, DRAWS, seed)
     there = at[:, None] == labels
     interval = IMAGES if len(sets) == 1 else SEEDS
@@ -145,8 +151,7 @@ def _losses(
                         bar.update(len(inputs) * len(masks.tasks))
                     shape = (0, len(masks.tasks), len(inputs))
                     part.append(torch.stack(drops) if drops else torch.empty(shape).double())
-    empty = torch.empty(1, len(masks.tasks), 0).double()
-    return [Losses(*(torch.cat(part, 2) if part else empty for part in parts)) for parts in found]
+    return [Losses(*(torch.cat(part, 2) for part in parts)) for parts in found]
 
 
 def _gates(layers: Mapping[str, Tensor], removed: Tensor, sizes: list[int]) -> dict[str, Tensor]:

@@ -174,8 +174,8 @@ def _necessity(table: pd.DataFrame, name: str) -> str:
     beside += ")" if beside else ""
     rest = "" if others is None else f", and the other tasks {others}"
     return (
-        f"Removing the units {DOSES[dose]} ({100 * share.value:.2g} % of all) from {name} costs that task {own} of "
-        f"log-odds on its pictures{beside}{rest}."
+        f"Removing the units {DOSES[dose]} ({100 * share.value:.2g} % of all) from {name} costs that task "
+        f"{own} of log-odds on its pictures{beside}{rest}."
     )
 
 
