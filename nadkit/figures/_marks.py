@@ -57,8 +57,8 @@ def title_of(said: str, below: str) -> dict[str, object]:
     >>> title_of("one & two", "small")["text"]
     'one &amp; two<br><sup>small</sup>'
     """
-    lines = [html.escape(line) for line in textwrap.wrap(said, WIDE)]
-    small = [html.escape(line) for line in textwrap.wrap(below, round(1.4 * WIDE))]
+    lines = [html.escape(line, quote=False) for line in textwrap.wrap(said, WIDE)]
+    small = [html.escape(line, quote=False) for line in textwrap.wrap(below, round(1.4 * WIDE))]
     text = "<br>".join([*lines, *(f"<sup>{line}</sup>" for line in small)])
     return {"text": text, "x": 0.01, "xanchor": "left", "font": {"size": 16}}
 
