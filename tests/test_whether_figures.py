@@ -254,7 +254,8 @@ def test_the_words_of_necessity() -> None:
     )
     assert figure.layout.meta["alt"].startswith(
         "Points of the drop of log-odds in net, bag, at the doses 1 %, 5 %, 20 %, kept, exclusive. "
-        "the task's units, its own pictures: 1.50, 2.50, 3.50, 4.50, 5.50; the task's units, other tasks': 1.00, 2.00"
+        "the task's units, its own pictures: 1.50, 2.50, 3.50, 4.50, 5.50; the task's units, "
+        "other tasks': 1.00, 2.00"
     )
     table = necessity_table()
     table.loc[table["dose"] == "exclusive", "value"] = 0.0

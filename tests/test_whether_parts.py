@@ -505,3 +505,92 @@ def test_a_part_alone_has_the_rows_it_has_among_others(
         close: Callable[[pd.Series], pd.Series] = lambda gap: (gap.abs() < 1e-6) | gap.isna()  # noqa: E731
         assert close(joined[column] - joined[f"{column}_too"]).all()
         assert joined[column].isna().equals(joined[f"{column}_too"].isna())
+
+
+# The sentences
+
+
+def rows_of(*facts: tuple[object, ...]) -> pd.DataFrame:
+    """Rows (task, condition, dose, metric, value, low, high) of one network."""
+    columns = ["task", "condition", "dose", "metric", "value", "low", "high"]
+    return pd.DataFrame(list(facts), columns=columns).assign(network="net", layer="all")
+
+
+KEPT = ("mean", "kept", None, "balanced_accuracy", 0.9, 0.8, 0.95)
+
+
+def test_the_first_sentence_ends_with_all_tasks_together() -> None:
+    together = ("all", "kept", None, "recomposed_accuracy", 0.8, 0.7, 0.85)
+    whole, shared = (
+        ("all", condition, None, "recomposed_accuracy", number, 0.5, 1.0)
+        for condition, number in (("whole", 0.94), ("shared", 0.6))
+    )
+    words = "; together they name the right class of 0.80 [0.70, 0.85] of the pictures"
+    assert answer(rows_of(KEPT, together)).endswith(f"{words}.")
+    both = answer(rows_of(KEPT, whole, together, shared))
+    assert both.endswith(f"{words} (whole network 0.94, one shared mask 0.60).")
+    assert "together" not in answer(rows_of(KEPT, whole))
+
+
+def test_the_sentence_of_a_curve_names_who_reaches_the_goal_where() -> None:
+    found = [
+        ("mean", condition, None, "smallest_share", number, math.nan, math.nan)
+        for condition, number in (
+            ("kept", 0.3),
+            ("random", math.nan),
+            ("shared", 0.5),
+            ("untrained", math.nan),
+        )
+    ]
+    assert answer(rows_of(*found)) == (
+        "Over kept shares, 0.95 of the balanced accuracy of net is reached by the kept units from 0.3 on; "
+        "random, untrained at none; shared from 0.5 on."
+    )
+
+
+def test_the_sentence_of_agreement() -> None:
+    kept = ("mean", "kept", None, "rank_correlation", 0.25, 0.2, 0.3)
+    shared = ("mean", "shared", None, "rank_correlation", 0.2, 0.1, 0.3)
+    start = (
+        "Within a class, the kept units of net order pictures as the whole network does at a rank "
+        "correlation of 0.25 [0.20, 0.30]"
+    )
+    assert answer(rows_of(kept)) == f"{start}."
+    assert answer(rows_of(kept, shared)) == f"{start} (shared 0.20)."
+
+
+def test_the_sentence_of_necessity_is_of_exclusive_units_if_there_are_any() -> None:
+    def dose(name: str, share: float, *, random: bool = True) -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = [
+            ("mean", "removed", name, "removed_share", share, share, share),
+            ("mean", "removed", name, "drop_own", 4.0 + share, 3.0, 5.0),
+            ("mean", "removed", name, "drop_others", 0.5, 0.4, 0.6),
+        ]
+        if random:
+            found.append(("mean", "removed_random", name, "drop_own", 1.0, 0.5, 1.5))
+            found.append(("mean", "removed", name, "selectivity", 6.0, 5.0, 7.0))
+        return found
+
+    assert answer(rows_of(*dose("5 %", 0.05), *dose("exclusive", 0.02))) == (
+        "Removing the units that only one task keeps (2 % of all) from net costs that task "
+        "4.02 [3.00, 5.00] of log-odds on its pictures (as many random units: 1.00, 6.0 spreads away), and the other tasks "
+        "0.50 [0.40, 0.60]."
+    )
+    none = answer(rows_of(*dose("5 %", 0.05, random=False), *dose("exclusive", 0.0)))
+    assert none == (
+        "Removing the units that score highest for a task (5 % of all) from net costs that task "
+        "4.05 [3.00, 5.00] of log-odds on its pictures, and the other tasks 0.50 [0.40, 0.60]."
+    )
+
+
+def test_the_sentence_of_minimality_comes_last() -> None:
+    found = [
+        ("mean", "kept", None, metric, number, number - 0.1, number + 0.1)
+        for metric, number in (("minimality", 0.7), ("needed_share", 0.8))
+    ]
+    last = (
+        "Of the kept units of net, 0.70 [0.60, 0.80] are worth more than 95 % of the removed ones; "
+        "0.80 [0.70, 0.90] of them are left when pruning first costs 1 %."
+    )
+    assert answer(rows_of(*found)) == last
+    assert answer(rows_of(*found, KEPT)).endswith(f"stands beside it. {last}")
