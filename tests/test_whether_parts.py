@@ -573,8 +573,8 @@ def test_the_sentence_of_necessity_is_of_exclusive_units_if_there_are_any() -> N
 
     assert answer(rows_of(*dose("5 %", 0.05), *dose("exclusive", 0.02))) == (
         "Removing the units that only one task keeps (2 % of all) from net costs that task "
-        "4.02 [3.00, 5.00] of log-odds on its pictures (as many random units: 1.00, 6.0 spreads away), and the other tasks "
-        "0.50 [0.40, 0.60]."
+        "4.02 [3.00, 5.00] of log-odds on its pictures (as many random units: 1.00, 6.0 spreads away), and "
+        "the other tasks 0.50 [0.40, 0.60]."
     )
     none = answer(rows_of(*dose("5 %", 0.05, random=False), *dose("exclusive", 0.0)))
     assert none == (
