@@ -8,6 +8,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from nadkit.questions.connections import how, how_answer
 from nadkit.questions.connections.facts import Facts, over_tasks, trend
 from nadkit.questions.connections.families import (
     Profile,
+    Standing,
     between,
     comparison,
     family_facts,
@@ -683,6 +685,10 @@ def make_profile(seed: int, shift: float = 0.0, kept_share: float = 0.3) -> Prof
     return Profile((phi + phi.mT) / 2, torch.rand(layers, 5, generator=generator).double(), kept_share)
 
 
+def standing(profiles: dict[str, Profile]) -> dict[str, Standing]:
+    return {name: profile.standing() for name, profile in profiles.items()}
+
+
 def of(facts: list[Facts], network: str, metric: str) -> dict[str, object]:
     rows = [row for one in facts for row in one.rows if row["network"] == network and row["metric"] == metric]
     assert len(rows) == 1
@@ -693,7 +699,7 @@ def test_families_that_differ_are_told_apart() -> None:
     names = fleet((3, 3, 3))
     families = {name: name.split("-")[0] for name in names}
     profiles = {name: make_profile(k, 2.0 * (k // 3)) for k, name in enumerate(names)}
-    facts, status = family_facts(families, profiles, 999, 0)
+    facts, status = family_facts(families, standing(profiles), 999, 0)
     assert status == "tested"
     p = of(facts, "all", "phi_families_p")
     assert float(p["value"]) <= 0.01  # type: ignore[arg-type]
@@ -722,7 +728,7 @@ def test_the_test_of_families_is_nominal() -> None:
     found = []
     for draw in range(120):
         profiles = {name: make_profile(1000 * draw + k) for k, name in enumerate(names)}
-        facts, _ = family_facts(families, profiles, 19, draw)
+        facts, _ = family_facts(families, standing(profiles), 19, draw)
         found.append(float(of(facts, "all", "phi_families_p")["value"]))  # type: ignore[arg-type]
     for alpha in (0.05, 0.25, 0.5):
         rate = np.mean(np.array(found) <= alpha)
@@ -748,8 +754,8 @@ def test_what_can_be_compared(sizes: tuple[int, ...], shares: float, status: str
     families = {name: name.split("-")[0] for name in names}
     profiles = {name: make_profile(k) for k, name in enumerate(names)}
     profiles[names[-1]] = make_profile(0, kept_share=shares)
-    assert comparison(families, profiles) == status
-    facts, said = family_facts(families, profiles, 9, 0)
+    assert comparison(families, standing(profiles)) == status
+    facts, said = family_facts(families, standing(profiles), 9, 0)
     assert said == status
     row = of(facts, "all", "phi_families_p")
     assert (row["n"] == 0) == (status != "tested")
@@ -809,6 +815,53 @@ def test_networks_of_one_name_are_told_apart_by_their_weights(sets: list[MaskSet
     assert list(table.attrs["families"]) == names
     assert names[0] in set(table["network"])
     assert figures.how(table).layout.title.text.startswith("2 networks")
+
+
+def test_networks_known_by_their_tables_count_like_others(tmp_path: Path) -> None:
+    pairs = []
+    for k, name in enumerate(fleet((3, 3), ("plain", "dense"))):
+        rows = torch.rand(3, 16, generator=torch.Generator().manual_seed(k)).argsort(1).argsort(1) < 8
+        parts = rows.float().split(list(UNITS.values()), 1)
+        pairs.append(
+            (make_network(k, name), MaskSet.from_scores(dict(zip(UNITS, parts, strict=True)), TASKS))
+        )
+    whole = how(pairs, draws=39)
+    assert whole.attrs["comparison"] == "tested"
+    # Of the second family's networks only a saved table is there.
+    path = tmp_path / "others.csv"
+    how(pairs[3:], draws=39).to_csv(path, index=False)
+    table = how(pairs[:3], beside=pd.read_csv(path), draws=39)
+    assert table.attrs["comparison"] == "tested"
+    assert table.attrs["families"] == whole.attrs["families"]
+    over = ["mean", "all"]
+    for name in whole["network"].unique():
+        mine, theirs = (
+            one[(one["network"] == name) & one["task"].isin(over) & ~one["metric"].str.contains("group|with")]
+            for one in (table, whole)
+        )
+        pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
+    assert table.attrs["answer"].startswith("6 networks: masks of two tasks overlap by φ = ")
+    assert ": plain " in table.attrs["answer"]
+    assert ", dense " in table.attrs["answer"]
+    assert how_answer(table) == table.attrs["answer"]
+    assert figures.how(table).layout.title.text.startswith("6 networks")
+
+
+def test_tables_beside_that_do_not_fit_are_refused(network: Network, sets: list[MaskSet]) -> None:
+    def refused(words: str, beside: object) -> None:
+        with pytest.raises(NadkitError, match=words):
+            how(network, sets[0], beside=beside, draws=9)  # type: ignore[arg-type]
+
+    table = how(make_network(1, "other-hand"), sets[0], draws=9)
+    refused("got 'tables'", "tables")
+    refused("without network", pd.DataFrame({"task": []}))
+    refused("no table of further networks comes with the package for 'hand'", "bundled")
+    refused("beside has hand; give networks", how(network, sets[0], draws=9))
+    refused("beside has no network", table.iloc[:0])
+    refused("no row kept_share of other-hand", table[table["metric"] != "kept_share"])
+    refused(
+        "same tasks; other-hand has", how(make_network(1, "other-hand"), sets[0][list(TASKS[:2])], draws=9)
+    )
 
 
 def test_a_full_comparison_runs_and_says_what_it_finds() -> None:

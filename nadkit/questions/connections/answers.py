@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST_NAMED = 4
+"""Networks that a sentence names one by one."""
+
+
 def how_answer(table: pd.DataFrame) -> str:
     """Return the table of `how` as one sentence, computed from its rows.
 
@@ -94,6 +98,11 @@ def _percent(share: float) -> str:
 
 
 def _of_several(table: pd.DataFrame, networks: list[str]) -> list[str]:
+    if len(networks) > MOST_NAMED:
+        values = [value_of(table, name, "mean", "all", "phi") for name in networks]
+        there = [value for value in values if not math.isnan(value)]
+        ends = f"{min(there):z.2f} to {max(there):z.2f}" if there else "no value"
+        return [f"masks of two tasks overlap by φ = {ends} (chance is 0)"]
     texts = [f"{name} {text_of(table, name, 'mean', 'all', 'phi')}" for name in networks]
     return [f"masks of two tasks overlap by φ = {', '.join(texts)} (chance is 0)"]
 
@@ -114,6 +123,12 @@ def _families(table: pd.DataFrame) -> str:
         return words
     share = table[table["metric"] == "phi_between_families"]["value"].iloc[0]
     verdict = "differ in φ" if value <= ALPHA else "do not differ in φ as far as these networks show"
-    return (
-        f"connection types {verdict} ({_percent(share)} of its variance lies between them, p = {value:.2g})"
-    )
+    between = f"{_percent(share)} of its variance lies between them, p = {value:.2g}"
+    return f"connection types {verdict}{_family_means(table)} ({between})"
+
+
+def _family_means(table: pd.DataFrame) -> str:
+    """The mean φ of every family, as read at relative depth."""
+    names = [name for name in dict.fromkeys(table["network"]) if str(name).startswith("family ")]
+    texts = [f"{name.removeprefix('family ')} {text_of(table, name, 'mean', AT, 'phi')}" for name in names]
+    return f": {', '.join(texts)}" if texts else ""

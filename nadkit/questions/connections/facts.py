@@ -77,12 +77,23 @@ class Facts:
         return "tasks" if self.sets == 1 else f"tasks, mean of {self.sets} mask seeds"
 
 
-def to_table(facts: Sequence[Facts], **attrs: object) -> pd.DataFrame:
-    """Return the rows of several networks as one table."""
+def to_table(
+    facts: Sequence[Facts],
+    others: pd.DataFrame | None = None,
+    compared: Sequence[Facts] = (),
+    **attrs: object,
+) -> pd.DataFrame:
+    """Return the rows of several networks as one table: of those asked about, of others, and across them."""
     import pandas as pd
 
-    rows = [row for one in facts for row in one.rows]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "int64"})
+    parts = [
+        pd.DataFrame([row for one in each for row in one.rows], columns=list(COLUMNS)).astype(
+            {"seed": "Int64", "n": "int64"}
+        )
+        for each in (facts, compared)
+        if each
+    ]
+    table = pd.concat(parts if others is None else [parts[0], others, *parts[1:]], ignore_index=True)
     table.attrs.update(attrs)
     return table
 

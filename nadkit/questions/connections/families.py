@@ -52,6 +52,24 @@ class Profile(NamedTuple):
         depth = torch.linspace(-0.5, 0.5, DEPTHS, dtype=torch.float64)
         return float((depth * curve).sum() / depth.square().sum())
 
+    def standing(self) -> Standing:
+        """Return what counts in the comparison."""
+        every = torch.arange(self.excess.shape[1])
+        return Standing({name: self.statistic(name, every) for name in STATISTICS}, self.kept_share)
+
+
+class Standing(NamedTuple):
+    """What of one network is compared with others; of further networks it is read from their tables.
+
+    Attributes
+    ----------
+    values : of each of `STATISTICS`
+    kept_share : mean over tasks and sets of masks
+    """
+
+    values: Mapping[str, float]
+    kept_share: float
+
 
 def resampled(layers: Tensor) -> Tensor:
     """Return a value a layer (n_layers,) at ten relative depths, linear between layers; NaN are passed over.
@@ -97,7 +115,7 @@ def find_families(families: Mapping[str, str] | Sequence[str] | None, names: Seq
     return dict(zip(names, map(str, families), strict=True))
 
 
-def comparison(families: Mapping[str, str], profiles: Mapping[str, Profile]) -> str:
+def comparison(families: Mapping[str, str], standings: Mapping[str, Standing]) -> str:
     """Return "tested" if families can be compared, else why they cannot.
 
     Examples
@@ -108,7 +126,7 @@ def comparison(families: Mapping[str, str], profiles: Mapping[str, Profile]) -> 
     sizes = Counter(families.values())
     if len(families) == 1:
         return "one network: descriptive"
-    shares = [profile.kept_share for profile in profiles.values()]
+    shares = [standing.kept_share for standing in standings.values()]
     if max(shares) - min(shares) > ALIKE + 1e-9:
         return f"confounded: kept shares from {min(shares):.2f} to {max(shares):.2f}"
     if len(sizes) == 1:
@@ -171,21 +189,23 @@ def add_profile(facts: Facts, profile: Profile) -> None:
         found = over_tasks(partial(profile.statistic, name), tasks, bounds.get(name, (-1.0, 1.0)))
         other = "mean" if name == "phi" else None
         facts.add("mean", AT, name, found, profile.excess.shape[0], facts.tasks, other)
+    share = Estimate(profile.kept_share, profile.kept_share, profile.kept_share)
+    facts.add("mean", AT, "kept_share", share, len(tasks), facts.counted)
 
 
 def family_facts(
-    families: Mapping[str, str], profiles: Mapping[str, Profile], draws: int, seed: int
+    families: Mapping[str, str], standings: Mapping[str, Standing], draws: int, seed: int
 ) -> tuple[list[Facts], str]:
     """Return the rows of every family and of the test between them, and what `comparison` says.
 
     Parameters
     ----------
     families : network → family
-    profiles : network → what it brings
+    standings : network → what is compared
     draws : permutations of the networks
     seed : of the permutations
     """
-    status = comparison(families, profiles)
+    status = comparison(families, standings)
     names = list(dict.fromkeys(families.values()))
     family = torch.tensor([names.index(one) for one in families.values()])
     sizes = torch.bincount(family).tolist()
@@ -194,9 +214,7 @@ def family_facts(
     least = max(smallest_p(sizes), 1 / (1 + draws))
     how = f"{draws} permutations of the networks; the smallest p possible is {least:.2g}"
     for name in STATISTICS:
-        values = torch.tensor(
-            [one.statistic(name, torch.arange(one.excess.shape[1])) for one in profiles.values()]
-        ).double()
+        values = torch.tensor([one.values[name] for one in standings.values()]).double()
         other = "mean" if name == "phi" else None
         if len(families) > 1:
             for place, part in enumerate(parts):

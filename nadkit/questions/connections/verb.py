@@ -15,6 +15,7 @@ from nadkit.questions.connections.answers import how_answer
 from nadkit.questions.connections.facts import Facts, to_table
 from nadkit.questions.connections.families import Profile, add_profile, family_facts, find_families
 from nadkit.questions.connections.groups import Groups, add_groups, find_groups
+from nadkit.questions.connections.others import find_others
 from nadkit.questions.connections.pairs import add_pairs, overlaps
 from nadkit.questions.connections.roles import add_roles, few, live_units, roles
 from nadkit.questions.connections.subjects import Subject, subjects
@@ -32,6 +33,7 @@ def how(
     *,
     groups: Groups | None = None,
     families: Mapping[str, str] | Sequence[str] | None = None,
+    beside: pd.DataFrame | str | None = None,
     draws: int = 999,
     seed: int = 0,
     progress: bool = False,
@@ -62,8 +64,11 @@ def how(
         Classes that people group, by a name for the group. None takes tops and shoes where the network has
         the classes of Fashion-MNIST, and else no groups. A class in no group is a group of its own.
     families
-        The connection type of each network: by its name in the table, or one each. None takes the name up to
-        the first hyphen.
+        The connection type of each network: by its name in the table, or one each, those of `beside` last.
+        None takes the name up to the first hyphen.
+    beside
+        A table of `how` of further networks of the same tasks, which join the comparison of families;
+        "bundled" takes that of networks trained as the bundled ones were, from other seeds and half as long.
     draws
         Permutations, of the tasks for groups and of the networks for families; at least 1.
     seed
@@ -105,11 +110,12 @@ def how(
             are of φ's mean over them, and theirs is the primary test.
 
         At layer "relative depth", which is the mean over ten depths from the first layer to the last, each
-        network has phi, exclusive_excess and exclusive_excess_slope (change of the excess from the first
-        layer to the last, by least squares); network "family …" has the mean over the networks of a family
-        (n), and network "all" each metric with `_between_families`, the share of its variance between
-        networks that lies between families, and `_families_p`. That p, of phi first of all, exists where
-        every family has three networks and all kept shares agree within 0.02; else `interval` says why not.
+        network, those of `beside` too, has phi, exclusive_excess, exclusive_excess_slope (change of the
+        excess from the first layer to the last, by least squares) and kept_share; network "family …" has the
+        mean over the networks of a family (n), and network "all" each metric with `_between_families`, the
+        share of its variance between networks that lies between families, and `_families_p`. That p, of phi
+        first of all, exists where every family has three networks and all kept shares agree within 0.02; else
+        `interval` says why not.
 
         `attrs`: answer (the table in one sentence), dead (network → names of units that are 0 on all
         pictures), groups, families, comparison.
@@ -136,13 +142,15 @@ def how(
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise NadkitError(f"{draws} permutations were asked for; give 1 or more")
     asked = subjects(network, masks)
-    family = find_families(families, [subject.name for subject in asked])
+    names = [subject.name for subject in asked]
+    others, standings = find_others(beside, names, asked[0].tasks)
+    family = find_families(families, [*names, *standings])
     chosen = find_groups(groups, asked[0].tasks, asked[0].network.class_names)
     from tqdm.auto import tqdm
 
     used = 0 if images is None else len(few(images, seed))
     passes = sum(len(subject.sets) * len(subject.tasks) for subject in asked)
-    facts, profiles, phis, dead = [], {}, [], {}
+    facts, found, phis, dead = [], {}, [], {}
     with tqdm(total=used * passes, disable=not progress, unit="picture", unit_scale=True) as bar:
         for subject in asked:
             live = live_units(subject.network, images)
@@ -155,14 +163,16 @@ def how(
             add_groups(one, phi, subject.tasks, chosen, draws, seed)
             facts.append(one)
             phis.append(phi)
-            profiles[subject.name] = profile
+            found[subject.name] = profile.standing()
     if len(asked) > 1:
         both = Facts("all", None, 1)
         add_groups(both, torch.stack(phis).nanmean(0), asked[0].tasks, chosen, draws, seed)
         facts.append(both)
-    compared, status = family_facts(family, profiles, draws, seed)
+    compared, status = family_facts(family, {**found, **standings}, draws, seed)
     table = to_table(
-        [*facts, *compared],
+        facts,
+        others,
+        compared,
         dead=dead,
         groups={name: list(classes) for name, classes in chosen.items()},
         families=family,
