@@ -1,9 +1,9 @@
 """Train further networks of every family on fashion and ask `how` of them; nadkit/networks/data/how-*.csv.
 
-`python tests/benchmarks/families.py` trains two networks of each family (seeds 1 and 2) beside the bundled one,
-half as long as that, learns their masks as the bundled ones were learned, and writes the rows over tasks that
-`nk.how(..., beside="bundled")` reads. The networks are kept in build/families and not shipped. Fifteen minutes
-a network on a quiet core; what is there is skipped, and a training that was interrupted goes on.
+`python tests/benchmarks/families.py` trains two networks of each family (seeds 1 and 2) beside the bundled
+one, half as long as that, learns their masks as the bundled ones were learned, and writes the rows over tasks
+that `nk.how(..., beside="bundled")` reads. The networks are kept in build/families and not shipped. Fifteen
+minutes a network on a quiet core; what is there is skipped, and a training that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import nadkit as nk
 from nadkit.learn.bundle import pictures
 from nadkit.networks.bundled import FAMILIES, fresh_network
 from nadkit.networks.network import Network, hash_weights
-from nadkit.networks.train import EPOCHS, train
+from nadkit.networks.train import train
 from nadkit.questions.connections.others import others_path
 
-SOURCE, SHARE, SEEDS = "fashion", 0.3, (1, 2)
+SOURCE, SHARE, SEEDS, EPOCHS = "fashion", 0.3, (1, 2), 8
 FOLDER = Path("build/families")
 
 
@@ -31,7 +31,7 @@ def trained(family: str, seed: int) -> tuple[Network, float]:
     name, folder = f"{family}-{SOURCE}", FOLDER / f"seed{seed}"
     path = folder / f"{name}.safetensors"
     if not path.exists():
-        train(name, epochs=EPOCHS[name] // 2, seed=seed, folder=folder, scratch=folder)
+        train(name, epochs=EPOCHS, seed=seed, folder=folder, scratch=folder)
     network = fresh_network(name)
     with safe_open(path, "pt") as file:
         card = json.loads(file.metadata()["card"])

@@ -97,7 +97,7 @@ def page(table: pd.DataFrame) -> str:
         "calibrated on 100 that no mask has seen. `drop_own` is what a task's log-odds lose on its own "
         f"pictures when its {DOSE} most important units are removed from the whole network, `drop_others` "
         "what the other tasks' lose on theirs, and `selectivity` how far `drop_own` lies above that of as "
-        "many random units of the same layers, in spreads of those (10 draws). All doses are in `methods.csv`.",
+        "many random units of the same layers, in spreads of those (10 draws). All doses: `methods.csv`.",
         "",
         *[f"* {method}: {DESCRIPTIONS[method]}." for method in METHODS],
         "* routing: gates from one, Kullback-Leibler divergence to the network's own answer and an L1 term.",
