@@ -977,7 +977,7 @@ def test_masks_and_networks_that_do_not_fit_are_refused(network: Network, sets: 
     with pytest.raises(NadkitError, match="the same tasks"):
         how([(network, sets[0]), (other, make_masks(3, ("coat", "shirt", "bag")))])
     for wrong in ((network, None), (network, []), (network, "masks"), (network, [network])):
-        with pytest.raises(NadkitError, match="how needs masks"):
+        with pytest.raises(NadkitError, match="how needs masks of"):
             how(*wrong)  # type: ignore[arg-type]
     for asked in ([], [network], "network", [(network, sets[0], 1)], None):
         with pytest.raises(NadkitError, match="one network and its masks"):

@@ -623,7 +623,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         where(network, masks)
     with pytest.raises(NadkitError, match="one MaskSet, or a list of several seeds"):
         where(network, [], images)
-    with pytest.raises(NadkitError, match="the same tasks in the same order"):
+    with pytest.raises(NadkitError, match="where compares masks of the same tasks"):
         where(network, [masks, masks[["bee", "ant"]]], images)
     with pytest.raises(NadkitError, match="masks stand beside them"):
         where([(network, masks)], masks, images)

@@ -24,6 +24,7 @@ from nadkit.questions.depth_profiles import (
     undefined_rows,
 )
 from nadkit.questions.depth_reading import where_answer
+from nadkit.questions.sets import in_order
 from nadkit.questions.tables import Row
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _studies(
                 "where([(network, masks), ...], images=images)"
             )
         pairs = _pairs(network)
-    return [(one, _sets(one, given), _images_of(one, images)) for one, given in pairs]
+    return [(one, in_order(one, given, "where"), _images_of(one, images)) for one, given in pairs]
 
 
 def _pairs(pairs: object) -> list[tuple[Network, Masks]]:
@@ -236,20 +237,6 @@ def _pairs(pairs: object) -> list[tuple[Network, Masks]]:
             "call where once for each of them"
         )
     return [(one, given) for one, given in found]
-
-
-def _sets(network: Network, masks: Masks) -> list[MaskSet]:
-    sets = [masks] if isinstance(masks, MaskSet) else list(masks) if isinstance(masks, Sequence) else []
-    if not sets or not all(isinstance(one, MaskSet) for one in sets):
-        raise NadkitError(f"where needs masks of {network.name}: one MaskSet, or a list of several seeds")
-    for one in sets:
-        one.check(network)
-        if one.tasks != sets[0].tasks:
-            raise NadkitError(
-                f"masks of several seeds must have the same tasks in the same order; there are "
-                f"{list(sets[0].tasks)} and {list(one.tasks)}: choose them by masks[[...]]"
-            )
-    return sets
 
 
 def _images_of(network: Network, images: Images | Mapping[str, Images] | None) -> Images:

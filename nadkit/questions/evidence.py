@@ -23,6 +23,7 @@ from nadkit.questions.curves import Shares, curve_rows, find_points
 from nadkit.questions.minimality import minimality_rows
 from nadkit.questions.necessity import necessity_rows
 from nadkit.questions.reading import sentences
+from nadkit.questions.sets import in_order
 from nadkit.questions.showing import Shown, show
 from nadkit.questions.tables import (
     Row,
@@ -208,7 +209,11 @@ def whether(
     a network that never held the task can still solve it. So the network "contains" a sub-architecture only
     where the lower end of `excess` is above 0.
     """
-    sets = _checked(network, masks, draws)
+    sets = in_order(network, masks, "whether")
+    if len(network.class_names) < 2:
+        raise NadkitError(f"{network.name} has one class; log-odds need two or more")
+    if draws < 0:
+        raise NadkitError(f"{draws} random draws were asked for; give 0 or more")
     asked, points = _parts(parts), find_points(shares, network, sets)
     if not asked and not points:
         raise NadkitError(f"nothing was asked: give parts ({', '.join(PARTS)}) or shares")
@@ -279,21 +284,3 @@ def _parts(parts: str | Sequence[str]) -> set[str]:
         if part not in (*PARTS, "all"):
             raise NadkitError(f"no part {part!r} of whether; {closest(str(part), (*PARTS, 'all'))}")
     return set(PARTS) if "all" in named else set(named)
-
-
-def _checked(network: Network, masks: MaskSet | Sequence[MaskSet], draws: int) -> list[MaskSet]:
-    sets = [masks] if isinstance(masks, MaskSet) else list(masks)
-    if not sets or not all(isinstance(one, MaskSet) for one in sets):
-        raise NadkitError("whether needs masks: one MaskSet, or a list of several seeds")
-    for one in sets:
-        one.check(network)
-        if one.tasks != sets[0].tasks:
-            raise NadkitError(
-                f"masks of several seeds must have the same tasks in the same order; there are "
-                f"{list(sets[0].tasks)} and {list(one.tasks)}: choose them by masks[[...]]"
-            )
-    if len(network.class_names) < 2:
-        raise NadkitError(f"{network.name} has one class; log-odds need two or more")
-    if draws < 0:
-        raise NadkitError(f"{draws} random draws were asked for; give 0 or more")
-    return sets

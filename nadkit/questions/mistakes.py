@@ -17,6 +17,7 @@ from nadkit.questions.mistakes_picture import why_one
 from nadkit.questions.mistakes_ranks import Ranking, rankings
 from nadkit.questions.mistakes_reading import answer
 from nadkit.questions.mistakes_similarities import Reading, read, similarities
+from nadkit.questions.sets import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,16 +267,7 @@ def _seed(sets: Sequence[MaskSet]) -> int | None:
 def _checked(
     network: Network, masks: MaskSet | Sequence[MaskSet], draws: int, top: int, flips: int
 ) -> list[MaskSet]:
-    sets = [masks] if isinstance(masks, MaskSet) else list(masks)
-    if not sets or not all(isinstance(one, MaskSet) for one in sets):
-        raise NadkitError("why needs masks: one MaskSet, or a list of several seeds")
-    for one in sets:
-        one.check(network)
-        if one.tasks != sets[0].tasks:
-            raise NadkitError(
-                f"masks of several seeds must have the same tasks in the same order; there are "
-                f"{list(sets[0].tasks)} and {list(one.tasks)}: choose them by masks[[...]]"
-            )
+    sets = in_order(network, masks, "why")
     if len(sets[0].tasks) < 2:
         raise NadkitError(
             f"why compares the sub-architectures of classes, and there are masks of {sets[0].tasks[0]!r} "

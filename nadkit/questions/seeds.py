@@ -26,7 +26,7 @@ from nadkit.questions.connections.facts import (
     value_of,
 )
 from nadkit.questions.connections.pairs import Overlaps, overlaps
-from nadkit.questions.connections.subjects import in_order
+from nadkit.questions.sets import in_order
 
 if TYPE_CHECKING:
     import pandas as pd

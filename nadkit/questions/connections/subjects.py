@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nadkit.errors import NadkitError
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
+from nadkit.questions.sets import in_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,32 +38,6 @@ class Subject:
         return seed if isinstance(seed, int) else None
 
 
-def in_order(network: Network, masks: object, verb: str, tasks: Sequence[str] = ()) -> tuple[MaskSet, ...]:
-    """Return masks as sets with the same tasks in the same order, after checking that they fit the network.
-
-    Raises
-    ------
-    MaskFileError
-        Masks of another network.
-    NadkitError
-        No masks, or sets of different tasks.
-    """
-    sets = [masks] if isinstance(masks, MaskSet) else masks
-    if not isinstance(sets, Sequence) or not sets or not all(isinstance(one, MaskSet) for one in sets):
-        raise NadkitError(f"{verb} needs masks: one MaskSet, or a list of several seeds; got {masks!r}")
-    tasks = tasks or sets[0].tasks
-    ordered = []
-    for one in sets:
-        one.check(network)
-        if set(one.tasks) != set(tasks):
-            raise NadkitError(
-                f"{verb} compares masks of the same tasks; there are {list(tasks)} and {list(one.tasks)}: "
-                "choose them by masks[[...]]"
-            )
-        ordered.append(one if one.tasks == tuple(tasks) else one[list(tasks)])
-    return tuple(ordered)
-
-
 def subjects(network: object, masks: object) -> list[Subject]:
     """Return the networks asked about: one with its masks, or a sequence of pairs.
 
@@ -74,7 +49,7 @@ def subjects(network: object, masks: object) -> list[Subject]:
         Neither of the two, one network twice, or networks of different tasks.
     """
     if isinstance(network, Network):
-        return [Subject(network.name, network, in_order(network, masks, "how"))]
+        return [Subject(network.name, network, tuple(in_order(network, masks, "how")))]
     pairs = list(network) if isinstance(network, Sequence) else []
     good = all(
         isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], Network) for pair in pairs
@@ -91,5 +66,5 @@ def subjects(network: object, masks: object) -> list[Subject]:
         if any(name == other.name for other in found):
             raise NadkitError(f"{name} is given twice; several seeds of its masks go together, as a list")
         tasks = found[0].tasks if found else ()
-        found.append(Subject(name, one, in_order(one, its_masks, "how", tasks)))
+        found.append(Subject(name, one, tuple(in_order(one, its_masks, "how", tasks))))
     return found
