@@ -212,3 +212,39 @@ def test_masks_of_another_network_on_a_curve_are_refused(
     foreign = make_masks(1, meta={"network": "other"})
     with pytest.raises(MaskFileError, match="other"):
         whether(network, masks, images, controls=None, shares={0.3: {"kept": foreign}})
+
+
+def test_the_bundled_curve_is_read_and_not_measured(
+    network: Network,
+    images: Images,
+    masks: MaskSet,
+    table: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    curve = table[table["share"].notna() | table["metric"].isin(["area", "smallest_share"])]
+    curve = curve[curve["task"].isin(["mean", "all"])].reset_index(drop=True)
+    curve.assign(network=network.name).to_csv(tmp_path / f"curve-{network.name}.csv", index=False)
+    monkeypatch.setattr(curves_module, "DATA", tmp_path)
+    with pytest.raises(NadkitError, match=r"no curve comes with hand .*; there are curves of no network"):
+        whether(network, masks, images, controls=None, draws=0, shares="bundled")
+    monkeypatch.setattr(curves_module, "BUNDLED", (network.name,))
+    monkeypatch.setattr(curves_module, "load_network", lambda _: make_network())
+    every = make_masks(20, tasks=network.class_names)
+    with pytest.raises(NadkitError, match="is of all 4 tasks, and the masks are of 3"):
+        whether(network, masks, images, controls=None, draws=0, shares="bundled")
+    plain = whether(network, every, images, controls=None, draws=0)
+    found = whether(network, every, images, controls=None, draws=0, shares="bundled")
+    theirs = found[found["share"].notna() | found["metric"].isin(["area", "smallest_share"])]
+    pd.testing.assert_frame_equal(
+        theirs.reset_index(drop=True)[curve.columns.intersection(theirs.columns)],
+        curve[curve.columns.intersection(theirs.columns)],
+        rtol=1e-6,
+    )
+    assert len(found) == len(plain) + len(curve)
+    assert found.attrs["answer"].startswith(plain.attrs["answer"][:40])
+    monkeypatch.setattr(curves_module, "load_network", lambda _: make_network(1))
+    with pytest.raises(NadkitError, match="no curve comes with hand"):
+        whether(network, every, images, controls=None, draws=0, shares="bundled")
+    with pytest.raises(NadkitError, match="or 'bundled'"):
+        whether(network, every, images, controls=None, draws=0, shares="bundle")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from nadkit.errors import NadkitError, closest
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures.curves import area_weights, smallest_share
-from nadkit.networks import BUNDLED, Network, load_masks, mask_path
+from nadkit.networks import BUNDLED, Network, load_masks, load_network, mask_path
+from nadkit.networks.bundled import DATA
 from nadkit.questions.conditions import compared_conditions, learned_conditions, own_conditions
 from nadkit.questions.controls import LEARNED, find_controls
 from nadkit.questions.outcomes import Metric, Outcome
@@ -24,7 +26,7 @@ ENOUGH = 0.95
 
 MOST_DRAWS = 20
 
-Shares = Sequence[float] | Mapping[float, Mapping[str, MaskSet | Sequence[MaskSet]]] | None
+Shares = Sequence[float] | Mapping[float, Mapping[str, MaskSet | Sequence[MaskSet]]] | str | None
 
 
 class Point(NamedTuple):
@@ -44,8 +46,10 @@ def find_points(shares: Shares, network: Network, sets: Sequence[MaskSet]) -> li
         Shares of a network without bundled masks, or of which none are bundled; a share outside (0, 1]; a
         point without `kept`, or with a name that is no learned control.
     """
-    if shares is None:
+    if shares is None or shares == "bundled":
         return []
+    if isinstance(shares, str):
+        raise NadkitError(f"shares are {shares!r}; give kept shares, masks by share, or 'bundled'")
     asked = list(shares)
     wrong = [share for share in asked if not _is_share(share)]
     if wrong or len(set(asked)) < len(asked) or not asked:
@@ -55,6 +59,43 @@ def find_points(shares: Shares, network: Network, sets: Sequence[MaskSet]) -> li
     if isinstance(shares, Mapping):
         return [_given(share, shares[share], network, sets[0].tasks) for share in sorted(asked)]
     return [_bundled(share, network, sets) for share in sorted(asked)]
+
+
+def bundled_curve_path(name: str) -> Path:
+    """Return where the result table of a bundled network's curve lies.
+
+    Examples
+    --------
+    >>> bundled_curve_path("vgg-fashion").name
+    'curve-vgg-fashion.csv'
+    """
+    return DATA / f"curve-{name}.csv"
+
+
+def bundled_curve(network: Network, tasks: Sequence[str]) -> list[Row]:
+    """Return the rows of the curve that was measured once, of a bundled network.
+
+    Raises
+    ------
+    NadkitError
+        None comes with this network, it is of other weights, or the masks are not of all its tasks.
+    """
+    import pandas as pd
+
+    path = bundled_curve_path(network.name)
+    there = [name for name in BUNDLED if bundled_curve_path(name).exists()]
+    if network.name not in there or load_network(network.name).weights_id != network.weights_id:
+        raise NadkitError(
+            f"no curve comes with {network.name} ({network.weights_id}); there are curves of "
+            f"{', '.join(there) or 'no network'}; learn_curve makes masks for shares={{share: …}}"
+        )
+    if set(tasks) != set(network.class_names):
+        raise NadkitError(
+            f"the curve that comes with {network.name} is of all {len(network.class_names)} tasks, and the "
+            f"masks are of {len(tasks)}; give masks by share"
+        )
+    table = pd.read_csv(path)
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _is_share(share: object) -> bool:
