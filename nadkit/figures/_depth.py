@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from nadkit.errors import NadkitError, closest
-from nadkit.figures._marks import MARKS, OTHER, Mark
+from nadkit.figures._marks import mark_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +20,6 @@ _AXIS = {
     "evidence_share": "evidence share<br>(share of energy on<br>the evidence's pixels)",
 }
 _NAME = {"hit_rate": "hit rate", "hit_rate_official": "official hit rate", "evidence_share": "evidence share"}
-_OWN_MARKS = {
-    "other": Mark("#D55E00", "x"),
-    "ceiling": Mark("#009E73", "triangle-up-open"),
-    "counterfactual": Mark("#A6507F", "square-open"),
-    "area": Mark("#000000", "line-ew-open"),
-}
 _ORDER = ("ceiling", "kept", "counterfactual", "other", "random", "whole", "area")
 _LINES = {"ceiling": "dot", "counterfactual": "dash", "random": "dash", "whole": "dot", "area": "dashdot"}
 _CHANCE = 0.25
@@ -132,7 +126,7 @@ def _by_layer(rows: pd.DataFrame, layers: list[str]) -> pd.DataFrame:
 def _traces(condition: str, metric: str, cells: pd.DataFrame, layers: list[str], *, first: bool) -> list[Any]:
     import plotly.graph_objects as go
 
-    mark = MARKS.get(condition) or _OWN_MARKS.get(condition, OTHER)
+    mark = mark_of(condition)
     main = condition == "kept"
     common = {"x": layers, "legendgroup": condition, "name": condition}
     edge = {**common, "mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}

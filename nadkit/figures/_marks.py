@@ -35,6 +35,9 @@ FURTHER = {
     "other": Mark("#6A51A3", "cross"),
     "last_layer": Mark("#3F8494", "pentagon"),
     "removed_random": Mark("#767676", "diamond"),
+    "ceiling": Mark("#009E73", "triangle-up-open"),
+    "counterfactual": Mark("#A6507F", "square-open"),
+    "area": Mark("#000000", "line-ew-open"),
 }
 """Conditions that only some tables have."""
 

@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, NamedTuple
 
 from nadkit.errors import NadkitError
-from nadkit.figures._marks import MARKS, OTHER
+from nadkit.figures._marks import INK, MARKS, OTHER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +24,6 @@ _MOST = 8
 
 _WIDEST = 20
 """Letters of an address that fit beside a panel; of longer ones the end is shown."""
-
-_INK = {"size": 14, "color": "#1b1f24"}
 
 
 class _Fact(NamedTuple):
@@ -306,6 +304,6 @@ def _lay_out(figure: go.Figure, title: str, height: int, alt: str) -> None:
         margin={"l": 10, "r": 10, "t": 110, "b": 70},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         title={"text": title, "x": 0.01, "xanchor": "left", "font": {"size": 17}},
-        font=_INK,
+        font=INK,
         meta={"alt": alt},
     )
