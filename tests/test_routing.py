@@ -77,6 +77,11 @@ def run_of(network: Network, images: Images, objective: Routing, steps: int, see
     return run
 
 
+def slow_divergence(whole: torch.Tensor, gated: torch.Tensor) -> torch.Tensor:
+    before, after = whole.exp() / whole.exp().sum(), gated.exp() / gated.exp().sum()
+    return sum(p * (p / q).log() for p, q in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 9, 25])
 def test_gates_of_a_class_equal_the_slow_serial_loop_step_by_step(network, images, steps):
     objective = Routing(own=4, gamma=0.02)
@@ -88,7 +93,7 @@ def test_gates_of_a_class_equal_the_slow_serial_loop_step_by_step(network, image
         for step in range(steps):
             leaf = gates.clone().requires_grad_(True)
             errors = [
-                -torch.log_softmax(slow_forward(network, images.pixels[i : i + 1], leaf), 1)[0, task]
+                slow_divergence(whole[i], slow_forward(network, images.pixels[i : i + 1], leaf)[0])
                 for i in stream.take(step).tolist()
                 if int(whole[i].argmax()) == task
             ]
@@ -98,7 +103,7 @@ def test_gates_of_a_class_equal_the_slow_serial_loop_step_by_step(network, image
                 (gradient,) = torch.autograd.grad(loss, leaf)
             memory = 0.9 * memory + gradient
             gates = (gates - 0.1 * memory).clamp(min=0)
-        assert torch.allclose(run.logits[task].clamp(min=0).double(), gates, atol=1e-5), (task, steps)
+        assert torch.allclose(run.logits[task].clamp(min=0).double(), gates, atol=2e-4), (task, steps)  # ours in float32
     if steps == 25:  # the comparison has seen closed and open gates, and some above one
         gates = run.logits.clamp(min=0)
         assert bool((gates == 0).any())
@@ -113,12 +118,18 @@ def test_first_step_on_a_linear_network_by_hand():
     problem = set_up(network, images, ["class0"], None, 0)
     run = Run(problem, Routing(gamma=0.05, rate=0.1), torch.tensor([0.5]), [1], 0)
     run.go(progress=False, checkpoint=None, settings={}, callback=None)
-    # Logits 1 + 6 = 7 and 2, so p = σ(5) for class 0: d(-log p)/dg_c = (1 - p)(W_1c - W_0c) x_c.
-    miss = 1 - 1 / (1 + math.exp(-5))
-    by_hand = [1 - 0.1 * (miss * slope + 0.05) for slope in (-1.0, 2.0, -6.0)]
+    # The whole network's own answer is the target, so at first only the L1 term pulls.
+    assert run.logits[0].tolist() == pytest.approx([1 - 0.1 * 0.05] * 3, abs=1e-6)
+    # The divergence before the step is 0: all gates started from one.
+    assert run.history[0]["loss"] == pytest.approx(0.05 * 3, abs=1e-6)
+    run = Run(problem, Routing(gamma=0.05, rate=0.1), torch.tensor([0.5]), [2], 0)
+    run.go(progress=False, checkpoint=None, settings={}, callback=None)
+    # Then logits are 7g and 2g at g = 0.995: p = σ(5), q = σ(4.975), and the divergence has the slope
+    # (q - p)(W_0c - W_1c) x_c.
+    miss = 1 / (1 + math.exp(-5 * 0.995)) - 1 / (1 + math.exp(-5))
+    gradients = [miss * slope + 0.05 for slope in (1.0, -2.0, 6.0)]
+    by_hand = [0.995 - 0.1 * (0.9 * 0.05 + gradient) for gradient in gradients]
     assert run.logits[0].tolist() == pytest.approx(by_hand, abs=1e-6)
-    # The loss before the step is that of the whole network: all gates started from one.
-    assert run.history[0]["loss"] == pytest.approx(-math.log(1 - miss) + 0.05 * 3, abs=1e-6)
 
 
 def test_gates_start_from_one_whatever_the_seed():
@@ -183,6 +194,18 @@ def test_only_own_pictures_that_get_the_own_answer_matter(network, images):
     pixels = images.pixels.clone()
     pixels[right] = images.pixels[right].flip(2)
     assert scores_differ(first, learn_masks(network, Images(pixels, images.labels, CLASSES), **settings)) > 0
+
+
+def test_a_relabelled_task_wants_the_two_probabilities_exchanged(network, images):
+    problem = set_up(network, images, None, "relabelled", 0)
+    index, rows = torch.arange(len(images)), torch.arange(len(images)) % 3
+    found = problem.wanted(index, rows)
+    whole = network(images.pixels).softmax(1)
+    for i, task in zip(index.tolist(), rows.tolist(), strict=True):
+        accepts = int(problem.accepts[task])
+        assert accepts != task
+        third = 3 - task - accepts
+        assert torch.allclose(found[i, [task, accepts, third]], whole[i, [accepts, task, third]])
 
 
 def test_a_class_that_the_network_never_answers_leaves_its_gates_at_one(network, images):

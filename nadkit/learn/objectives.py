@@ -22,6 +22,7 @@ class Batch:
     logit : (N,) the logit that the task must accept with
     own : (N,) bool, whether the picture is one of the task's own
     target : (N,) 1 where the whole network answers with what the task must accept, else 0
+    whole : (N, n_classes) the whole network's probabilities, that of what the task must accept at its logit
     right : (N,) bool, whether the whole network classifies the picture correctly
     logits : (N, n_classes) of the gated network
     activations, reference : address → the layer's output, gated and whole; empty unless asked for
@@ -34,6 +35,7 @@ class Batch:
     logit: Tensor
     own: Tensor
     target: Tensor
+    whole: Tensor
     right: Tensor
     logits: Tensor
     activations: Mapping[str, Tensor]

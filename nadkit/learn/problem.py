@@ -56,7 +56,8 @@ class Problem:
     accepts : (n_tasks,) the class whose pictures it must accept (another one under `relabelled`)
     pixels, labels : pictures and their class among the network's
     answer : (N,) the class that the trained network's largest logit names
-    soft : (N, n_classes) the trained network's softmax at temperature 2, for drawing confusable pictures
+    whole : (N, n_classes) the trained network's probabilities
+    soft : (N, n_classes) the same at temperature 2, for drawing confusable pictures
     notes : what the mask file must carry to evaluate a control
     """
 
@@ -67,6 +68,7 @@ class Problem:
     pixels: Any
     labels: Tensor
     answer: Tensor
+    whole: Tensor
     soft: Tensor
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -77,6 +79,17 @@ class Problem:
     def others(self, row: int) -> Tensor:
         """Return the indices of all other pictures."""
         return (self.labels != self.accepts[row]).nonzero().flatten()
+
+    def wanted(self, index: Tensor, rows: Tensor) -> Tensor:
+        """Return what pictures should be answered when gated by tasks: the trained network's probabilities.
+
+        Where a task accepts another class than its own, the two have changed places, (n, n_classes).
+        """
+        found = self.whole[index].clone()
+        each, logit, accepts = torch.arange(len(index)), self.logit[rows], self.accepts[rows]
+        found[each, logit] = self.whole[index, accepts]
+        found[each, accepts] = self.whole[index, logit]
+        return found
 
     def digest(self) -> str:
         """Return 16 hex digits that name the pictures and tasks, for checkpoints."""
@@ -160,4 +173,4 @@ def set_up(
         sample = torch.linspace(0, len(labels) - 1, min(1000, len(labels))).long()
         gated, notes["untrained"] = make_untrained(network, network.prepare(pixels[sample]), seed=seed)
     answer, soft = outputs.argmax(1), (outputs.float() / 2).softmax(1)
-    return Problem(gated, names, logit, accepts, pixels, labels, answer, soft, notes)
+    return Problem(gated, names, logit, accepts, pixels, labels, answer, outputs.softmax(1), soft, notes)

@@ -26,9 +26,10 @@ from nadkit.taps import Taps, frozen
 class Routing(Objective):
     """Close gates, which start at one, while own pictures keep the answer that the whole network gives them.
 
-    J = mean CE + γ Σ_c g_c with gates g ≥ 0 of all layers. The cross-entropy runs over the own pictures that
-    the whole network answers with what the task must accept; without any, the task's gradient is 0. Plain
-    momentum, after each step the gates are clipped at 0. There is no upper bound: a gate may exceed 1.
+    J = mean KL + γ Σ_c g_c with gates g ≥ 0 of all layers, where KL is the divergence of the gated network's
+    probabilities from the whole network's. It runs over the own pictures that the whole network answers with
+    what the task must accept; without any, the task's gradient is 0. Plain momentum, after each step the
+    gates are clipped at 0. There is no upper bound: a gate may exceed 1.
 
     Mask logits are the gates where these are open. A closed gate's logit is at most 0 and falls by 1 with
     every step that it stays closed, so that gates closed last rank first. A closed gate opens again as soon
@@ -44,10 +45,10 @@ class Routing(Objective):
     Notes
     -----
     **Source**: Wang et al., "Interpret Neural Networks by Identifying Critical Data Routing Paths", CVPR
-    2018: channel gates from one, cross-entropy to the network's own output, γ times the gates' L1 norm,
-    momentum, one picture at a time (`routing_per_picture`). Ours, per class: batches of a class's pictures,
-    the network's answer as the target instead of its probabilities, and masks of the size asked, cut from
-    the ranked gates.
+    2018: channel gates from one, cross-entropy to the network's own output (which differs from the
+    divergence by a constant), γ times the gates' L1 norm, momentum, one picture at a time
+    (`routing_per_picture`). Ours, per class: batches of a class's pictures, and masks of the size asked, cut
+    from the ranked gates.
 
     Examples
     --------
@@ -81,7 +82,7 @@ class Routing(Objective):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return J per task; 0 for a task whose answer the whole network gives to none of its pictures."""
-        error = nn.functional.cross_entropy(batch.logits, batch.logit, reduction="none")
+        error = nn.functional.kl_div(batch.logits.log_softmax(1), batch.whole, reduction="none").sum(1)
         answered = batch.target > 0
         size = torch.stack([gate.sum(1) for gate in batch.gates.values()]).sum(0)
         any_answered = batch.per_task(answered.to(error), answered) > 0

@@ -155,7 +155,8 @@ class Run:
             right = (problem.answer == problem.labels)[index].to(device)
             batch = Batch(
                 row.to(device), problem.logit[row].to(device), torch.tensor(own, device=device),
-                target, right, out, taps.activations if addresses else {}, reference,
+                target, problem.wanted(index, row).to(out), right, out,
+                taps.activations if addresses else {}, reference,
                 {a: g.expand(len(streams), -1) for a, g in gates.items()}, extras, len(streams),
             )  # fmt: skip
             loss = objective.loss(batch)
