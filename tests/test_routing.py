@@ -78,13 +78,13 @@ def run_of(network: Network, images: Images, objective: Routing, steps: int, see
 
 
 def slow_divergence(whole: torch.Tensor, gated: torch.Tensor) -> torch.Tensor:
-    before, after = whole.exp() / whole.exp().sum(), gated.exp() / gated.exp().sum()
-    return sum(p * (p / q).log() for p, q in zip(before, after, strict=True))
+    before, after = whole - whole.exp().sum().log(), gated - gated.exp().sum().log()
+    return sum(p.exp() * (p - q) for p, q in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 9, 25])
+@pytest.mark.parametrize("steps", [1, 2, 9, 16])
 def test_gates_of_a_class_equal_the_slow_serial_loop_step_by_step(network, images, steps):
-    objective = Routing(own=4, gamma=0.02)
+    objective = Routing(own=4, gamma=0.5, rate=0.02)
     run = run_of(network, images, objective, steps, seed=2)
     whole = torch.cat([slow_forward(network, p[None], torch.ones(11).double()) for p in images.pixels])
     for task in range(3):
@@ -99,15 +99,15 @@ def test_gates_of_a_class_equal_the_slow_serial_loop_step_by_step(network, image
             ]
             gradient = torch.zeros(11).double()
             if errors:
-                loss = sum(errors) / len(errors) + 0.02 * leaf.sum()
+                loss = sum(errors) / len(errors) + 0.5 * leaf.sum()
                 (gradient,) = torch.autograd.grad(loss, leaf)
             memory = 0.9 * memory + gradient
-            gates = (gates - 0.1 * memory).clamp(min=0)
-        assert torch.allclose(run.logits[task].clamp(min=0).double(), gates, atol=2e-4), (task, steps)  # ours in float32
-    if steps == 25:  # the comparison has seen closed and open gates, and some above one
+            gates = (gates - 0.02 * memory).clamp(min=0)
+        assert torch.allclose(run.logits[task].clamp(min=0).double(), gates, atol=1e-5), (task, steps)
+    if steps == 16:  # the comparison has seen closed and open gates
         gates = run.logits.clamp(min=0)
         assert bool((gates == 0).any())
-        assert bool((gates > 1).any())
+        assert bool((gates > 0).any())
 
 
 def test_first_step_on_a_linear_network_by_hand():
