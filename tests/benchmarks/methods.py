@@ -20,7 +20,7 @@ from nadkit.learn.bundle import pictures
 from nadkit.networks import BUNDLED
 
 DOCS = Path(__file__).parents[2] / "docs"
-SHARE, DOSE = 0.3, "5 %"
+SHARE, DOSE, ALONE = 0.3, "5 %", 50
 OURS = "one-vs-rest"
 METRICS = ("balanced_accuracy_calibrated", "auroc", "recomposed_accuracy")
 LOSSES = ("drop_own", "drop_others", "selectivity")
@@ -49,7 +49,7 @@ def measure(name: str) -> pd.DataFrame:
     parts = []
     for method, masks in every_mask(name, network).items():
         alone = nk.whether(
-            network, masks, test, calibrate_on=held_back, controls=None, draws=0, per_class=100,
+            network, masks, test, calibrate_on=held_back, controls=None, draws=0, per_class=ALONE,
             parts="sufficiency",
         )  # fmt: skip
         alone = alone[(alone["condition"] == "kept") & alone["metric"].isin(METRICS)]
@@ -93,8 +93,8 @@ def page(table: pd.DataFrame) -> str:
         f"Made by `python tests/benchmarks/methods.py`: masks of every method at kept share {SHARE}, mean "
         "over tasks, 95 % intervals. The ranked ones (activation to other-task) keep as many units of each "
         f"layer as {OURS} does; routing and official chose their own layers. {OURS} has three seeds, and its "
-        "intervals vary with them. What the kept units do alone is measured on 100 test pictures a class and "
-        "calibrated on 100 that no mask has seen. `drop_own` is what a task's log-odds lose on its own "
+        f"intervals vary with them. What the kept units do alone is measured on {ALONE} test pictures a class "
+        "and calibrated on as many that no mask has seen. `drop_own` is what a task's log-odds lose on its own "
         f"pictures when its {DOSE} most important units are removed from the whole network, `drop_others` "
         "what the other tasks' lose on theirs, and `selectivity` how far `drop_own` lies above that of as "
         "many random units of the same layers, in spreads of those (10 draws). All doses: `methods.csv`.",
