@@ -93,11 +93,12 @@ def page(table: pd.DataFrame) -> str:
         f"Made by `python tests/benchmarks/methods.py`: masks of every method at kept share {SHARE}, mean "
         "over tasks, 95 % intervals. The ranked ones (activation to other-task) keep as many units of each "
         f"layer as {OURS} does; routing and official chose their own layers. {OURS} has three seeds, and its "
-        f"intervals vary with them. What the kept units do alone is measured on {ALONE} test pictures a class "
-        "and calibrated on as many that no mask has seen. `drop_own` is what a task's log-odds lose on its own "
-        f"pictures when its {DOSE} most important units are removed from the whole network, `drop_others` "
-        "what the other tasks' lose on theirs, and `selectivity` how far `drop_own` lies above that of as "
-        "many random units of the same layers, in spreads of those (10 draws). All doses: `methods.csv`.",
+        f"intervals vary with them. What the kept units do alone is measured on {ALONE} test pictures a "
+        "class and calibrated on as many that no mask has seen. `drop_own` is what a task's log-odds lose "
+        f"on its own pictures when its {DOSE} most important units are removed from the whole network, "
+        "`drop_others` what the other tasks' lose on theirs, and `selectivity` how far `drop_own` lies above "
+        "that of as many random units of the same layers, in spreads of those (10 draws). All doses: "
+        "`methods.csv`.",
         "",
         *[f"* {method}: {DESCRIPTIONS[method]}." for method in METHODS],
         "* routing: gates from one, Kullback-Leibler divergence to the network's own answer and an L1 term.",
