@@ -209,6 +209,12 @@ def test_depth_correlation_is_spearmans(values: list[float]) -> None:
         assert found == pytest.approx(spearmanr(*zip(*there, strict=True)).statistic)
 
 
+def test_depth_correlation_does_not_rank_rounding() -> None:
+    even = torch.full((5,), 0.25, dtype=torch.float64) + 1e-13 * torch.arange(5)
+    assert math.isnan(float(depth_correlation(even)))
+    assert float(depth_correlation(even + 1e-6 * torch.arange(5))) == pytest.approx(1)
+
+
 def test_depth_correlation_of_many_rows() -> None:
     rows = torch.tensor([[[1.0, 2, 3, 4], [4.0, 3, 2, 1]], [[1.0, 1, 1, 1], [1.0, 3, 2, 4]]])
     assert close(depth_correlation(rows), [[1, -1], [math.nan, 0.8]])

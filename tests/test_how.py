@@ -39,6 +39,7 @@ from nadkit.questions.connections.families import (
 from nadkit.questions.connections.groups import FASHION, add_groups
 from nadkit.questions.connections.pairs import mean_overlap
 from nadkit.questions.connections.units import count, kinds_by_chance
+from nadkit.questions.forwards import live_units
 from nadkit.taps import Taps
 from nadkit.toy import planted
 
@@ -355,7 +356,7 @@ def test_a_negative_activation_is_not_dead() -> None:
         model[1].bias.zero_()
     network = Network.wrap(model, ("a", "b"), example=torch.ones(1, 1, 1, 1), layers=["1"])
     images = Images(torch.ones(4, 1, 1, 1), torch.tensor([0, 0, 1, 1]), ("a", "b"))
-    live = roles_module.live_units(network, images)
+    live = live_units(network, images)
     assert live["1"].tolist() == [True, False]
 
 
@@ -507,7 +508,7 @@ def test_a_layer_without_a_live_unit_says_nothing() -> None:
     images = Images(torch.ones(4, 1, 1, 1), torch.tensor([0, 0, 1, 1]), ("a", "b"))
     table = how(network, MaskSet.from_scores({"2": torch.eye(2)}, ("a", "b")), images, draws=9)
     assert table.attrs["dead"] == {"dead": ["2/0", "2/1"]}
-    counted = table[~table["metric"].isin(["phi_undefined"])]
+    counted = table[~table["metric"].isin(["phi_undefined", "kept_share", "layers"])]
     assert counted["value"].isna().all()
     assert (counted["n"] == 0).all()
 
@@ -858,7 +859,7 @@ def test_tables_beside_that_do_not_fit_are_refused(network: Network, sets: list[
     refused("no table of further networks comes with the package for 'hand'", "bundled")
     refused("beside has hand; give networks", how(network, sets[0], draws=9))
     refused("beside has no network", table.iloc[:0])
-    refused("no row kept_share of other-hand", table[table["metric"] != "kept_share"])
+    refused("no rows kept_share and layers of other-hand", table[table["metric"] != "kept_share"])
     refused(
         "same tasks; other-hand has", how(make_network(1, "other-hand"), sets[0][list(TASKS[:2])], draws=9)
     )
@@ -986,9 +987,30 @@ def test_masks_and_networks_that_do_not_fit_are_refused(network: Network, sets: 
         how([(network, sets[0])], sets[0])
 
 
+def test_networks_of_other_depths_are_confounded() -> None:
+    names = fleet((3, 3))
+    families = {name: name.split("-")[0] for name in names}
+    standings = standing({name: make_profile(3 * k) for k, name in enumerate(names)})  # of 4 layers each
+    assert comparison(families, standings) == "tested"
+    for layers, status in ((6, "tested"), (7, "confounded: networks of 4 to 7 layers")):
+        standings[names[0]] = standings[names[0]]._replace(layers=layers)
+        assert comparison(families, standings) == status
+
+
+def test_one_task_shares_nothing(network: Network, sets: list[MaskSet]) -> None:
+    table = how(network, sets[0][["coat"]], draws=9)
+    assert "there is one task, and nothing that it could share units with" in table.attrs["answer"]
+
+
 def test_other_bad_input(network: Network, sets: list[MaskSet]) -> None:
+    with pytest.raises(NadkitError, match=r"groups are \{'a': None\}"):
+        how(network, sets[0], groups={"a": None})  # type: ignore[dict-item]
+    with pytest.raises(NadkitError, match="families are 3"):
+        how(network, sets[0], families=3)  # type: ignore[arg-type]
+    with pytest.raises(NadkitError, match="how needs images, and got str"):
+        how(network, sets[0], "pictures")  # type: ignore[arg-type]
     for draws in (0, True, 1.5):
-        with pytest.raises(NadkitError, match="permutations were asked for"):
+        with pytest.raises(NadkitError, match="give a whole number of 1 or more"):
             how(network, sets[0], draws=draws)  # type: ignore[arg-type]
     with pytest.raises(NadkitError, match=r"'cot', which is no class; closest: coat"):
         how(network, sets[0], groups={"warm": ["cot", "boot"]})

@@ -402,6 +402,8 @@ def test_logits_near_to_probabilities_are_taken(answer: Callable[[Tensor], objec
     ("class_names", "message"),
     [
         (["a", "b", "a"], "class names must differ; these repeat: a"),
+        (["a", "mean"], "no class can be named 'mean'"),
+        (["all", "b"], "no class can be named 'all'"),
         (["a", "b"], r"logits, a tensor \(N, 2\) for 2 class names; .* \(4, 3\)"),
         (["a"], "at least two classes, got 1"),
         ([], "at least two classes, got 0"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nadkit.measures.permutation import double_centred, mantel, p_value, permutations
+from nadkit.measures.permutation import double_centred, p_value, permutations
 
 
 def off(matrix: Tensor) -> Tensor:
@@ -147,74 +146,3 @@ def test_double_centred_refuses_missing_pairs() -> None:
     table[0, 1] = torch.nan
     with pytest.raises(ValueError, match="leave them out"):
         double_centred(table)
-
-
-# The test of two tables.
-
-
-def test_mantel_is_the_correlation_among_all_permutations() -> None:
-    generator = torch.Generator().manual_seed(7)
-    first = random_table(5, generator)
-    second = first + 3 * random_table(5, generator)
-    a, b = slow_centred(first), slow_centred(second)
-
-    def together(order: tuple[int, ...]) -> float:
-        moved = torch.tensor([[float(a[i, j]) for j in order] for i in order])
-        return float(np.corrcoef(off(moved).numpy(), off(b).numpy())[0, 1])
-
-    found = mantel(first, second, draws=4000, seed=2)
-    observed = together((0, 1, 2, 3, 4))
-    assert found.correlation == pytest.approx(observed, abs=1e-6)
-    exact = np.mean([together(order) >= observed - 1e-6 for order in itertools.permutations(range(5))])
-    assert 0.02 < exact < 0.6
-    assert found.p == pytest.approx(exact, abs=0.03)
-    assert found == mantel(first, second, draws=4000, seed=2)
-
-
-def test_mantel_finds_what_is_planted_under_hubs() -> None:
-    generator = torch.Generator().manual_seed(3)
-    common = random_table(8, generator)
-    hubs = 4 * torch.randn(2, 8, generator=generator, dtype=torch.float64)
-    first, second = (2 * common + random_table(8, generator, own) for own in hubs)
-    found = mantel(first, second, draws=199)
-    assert found.correlation > 0.5
-    assert found.p <= 0.02
-    assert mantel(first, -second, draws=199).p > 0.9
-
-
-def naive_p(first: Tensor, second: Tensor, draws: int, seed: int) -> float:
-    """The same test without centring."""
-    x, y = off(first), off(second)
-    y = (y - y.mean()) / y.std()
-    null = torch.stack([off(first[order][:, order]) @ y for order in permutations(len(first), draws, seed)])
-    return p_value(float(x @ y), null)
-
-
-def test_mantel_keeps_its_error_rate_when_hubs_are_shared() -> None:
-    """The same classes are hubs of both tables, which are otherwise chance: only centring keeps to alpha."""
-    trials, draws, alpha = 400, 39, 0.05
-    generator = torch.Generator().manual_seed(11)
-    found, naive = [], []
-    for trial in range(trials):
-        hubs = torch.randn(10, generator=generator, dtype=torch.float64)
-        mine = 0.5**0.5 * torch.randn(2, 10, generator=generator, dtype=torch.float64)
-        first, second = (random_table(10, generator, 0.5**0.5 * hubs + own) for own in mine)
-        found.append(mantel(first, second, draws, trial).p)
-        naive.append(naive_p(first, second, draws, trial))
-    rate, fooled = (float((torch.tensor(p) <= alpha).double().mean()) for p in (found, naive))
-    assert rate <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / trials)
-    assert fooled > 0.25
-
-
-def test_mantel_of_pure_hubs_has_no_value() -> None:
-    hubs = torch.tensor([0.3, 1.7, 2.1, 5.9, 0.0])
-    generator = torch.Generator().manual_seed(0)
-    for table in (hubs[:, None] + hubs, torch.zeros(5, 5)):
-        found = mantel(table, torch.rand(5, 5, generator=generator))
-        assert math.isnan(found.correlation)
-        assert math.isnan(found.p)
-
-
-def test_mantel_refuses_tables_of_different_sizes() -> None:
-    with pytest.raises(ValueError, match="one size"):
-        mantel(torch.zeros(4, 4), torch.zeros(5, 5))

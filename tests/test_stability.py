@@ -16,6 +16,7 @@ from torch import nn
 
 from nadkit.errors import MaskFileError, NadkitError
 from nadkit.figures import _connections as figures
+from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
 from nadkit.questions.seeds import _p, stability, stability_answer
@@ -293,6 +294,36 @@ def test_figure(table: pd.DataFrame) -> None:
         figures.stability(table[table["layer"] != "all"])
 
 
+def test_dead_units_are_left_out() -> None:
+    """On units that are never active all masks agree, which is no agreement."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 3))
+    with torch.no_grad():
+        model[1].weight.copy_((torch.arange(40) < 20).float()[:, None])
+        model[1].bias.zero_()
+    names = ("bag", "coat", "boot")
+    network = Network.wrap(model, names, example=torch.ones(1, 1, 1, 1), layers=["2"], name="half")
+    generator = torch.Generator().manual_seed(3)
+    rows = [(torch.rand(3, 40, generator=generator) < 0.5).float() for _ in range(2)]
+    for scores in rows:
+        scores[:, 20:] = 0
+    sets = [MaskSet.from_scores({"2": one}, names, {"seed": k}) for k, one in enumerate(rows)]
+    images = Images(torch.ones(6, 1, 1, 1), torch.arange(3).repeat(2), names)
+    blind, seeing = stability(network, sets, draws=9), stability(network, sets, images, draws=9)
+    assert blind.attrs["dead"] == []
+    assert seeing.attrs["dead"] == [f"2/{unit}" for unit in range(20, 40)]
+    live = [MaskSet.from_scores({"2": one[:, :20]}, names, {"seed": k}) for k, one in enumerate(rows)]
+    small = Network.wrap(
+        nn.Sequential(nn.Flatten(), nn.Linear(1, 20), nn.ReLU(), nn.Linear(20, 3)), names,
+        example=torch.ones(1, 1, 1, 1), layers=["2"], name="half",
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(seeing, stability(small, live, draws=9))
+    both = [
+        one[(one["task"] == "mean") & (one["metric"] == "phi_other")]["value"].iloc[-1]
+        for one in (blind, seeing)
+    ]
+    assert both[0] > both[1] + 0.2
+
+
 def test_bad_input_is_refused(network: Network, sets: list[MaskSet]) -> None:
     for few in (sets[0], sets[:1], [], None):
         with pytest.raises(NadkitError, match="two sets of masks or more"):
@@ -308,5 +339,9 @@ def test_bad_input_is_refused(network: Network, sets: list[MaskSet]) -> None:
     foreign = MaskSet.from_scores({"1": torch.ones(4, 9), "2": torch.ones(4, 12)}, TASKS)
     with pytest.raises(MaskFileError, match="layer '1' has 8 units"):
         stability(network, [sets[0], foreign])
-    with pytest.raises(NadkitError, match="0 permutations"):
+    with pytest.raises(NadkitError, match="draws = 0; give a whole number of 1 or more"):
         stability(network, sets, draws=0)
+    with pytest.raises(NadkitError, match="needs images, and got str"):
+        stability(network, sets, "images", draws=9)  # type: ignore[arg-type]
+    with pytest.raises(NadkitError, match="needs a Network, and got str"):
+        stability("hand", sets, draws=9)  # type: ignore[arg-type]

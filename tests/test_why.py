@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -428,10 +429,27 @@ def test_overlap_leaves_out_layers_where_it_does_not_exist(network: Network) -> 
     both = make_masks(3).scores["1"]
     scores = {"1": both, "2": torch.ones(6, 4)}
     masks = MaskSet.from_scores(scores, NAMES)
-    reading = read(network, make_images(ERRORS))
+    live = {"1": torch.ones(24, dtype=torch.bool), "2": torch.ones(4, dtype=torch.bool)}
+    reading = replace(read(network, make_images(ERRORS)), live=live)
     overlap, jaccard = similarities(network, [masks], reading)[0][:2]
     assert float(overlap.matrices[0, 0, 1]) == pytest.approx(slow_phi(both[0], both[1]))
     assert float(jaccard.matrices[0, 0, 1]) == pytest.approx((slow_jaccard(both[0], both[1]) + 1) / 2)
+
+
+def test_dead_units_are_left_out_of_the_overlap(network: Network) -> None:
+    """Masks that agree on units that are never active agree on nothing."""
+    generator = torch.Generator().manual_seed(5)
+    first, second = (torch.rand(2, 12, generator=generator) < 0.5).float()
+    scores = torch.zeros(6, 24)
+    scores[:2, :12] = torch.stack([first, second])
+    masks = MaskSet.from_scores({"1": scores}, NAMES)
+    live = torch.arange(24) < 12
+    with_all = read(network, make_images(ERRORS))
+    assert bool(with_all.live["1"].all())
+    for reading, units in ((with_all, 24), (replace(with_all, live={"1": live}), 12)):
+        overlap = similarities(network, [masks], reading)[0][0]
+        wanted = slow_phi(scores[0, :units], scores[1, :units])
+        assert float(overlap.matrices[0, 0, 1]) == pytest.approx(wanted)
 
 
 def test_a_model_without_a_linear_classifier_has_no_classifier_weights() -> None:
@@ -483,6 +501,33 @@ def test_p_values_are_earned(network: Network, images: Images, draws: int) -> No
     table = why(network, make_masks(3), images, draws=draws)
     for metric in ("p_value", "effect", "detectable"):
         assert math.isnan(value(table, "all", "overlap", metric)) == (draws < 19)
+
+
+def test_without_a_spread_over_permutations_nothing_is_detectable(network: Network, images: Images) -> None:
+    for fill in (torch.zeros, torch.ones):
+        table = why(network, MaskSet.from_scores({"1": fill(6, 24)}, NAMES), images, draws=30)
+        assert math.isnan(value(table, "all", "overlap", "detectable"))
+        assert "equally alike, so they could tell nothing" in table.attrs["answer"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": None}, "why needs images, and got NoneType"),
+        ({"images": torch.zeros(3, 1, 2, 3)}, "why needs images, and got Tensor"),
+        ({"network": "vgg"}, "why needs a Network, and got str; load_network"),
+        ({"network": nn.Linear(2, 2)}, "needs a Network, and got Linear"),
+        ({"draws": 2.5}, "draws = 2.5; give a whole number of 0 or more"),
+        ({"top": "3"}, "top = '3'; give a whole number of 1 or more"),
+        ({"flips": True}, "flips = True"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(
+    network: Network, images: Images, given: dict[str, object], message: str
+) -> None:
+    settings = {"network": network, "masks": make_masks(3), "images": images, **given}
+    with pytest.raises(NadkitError, match=message):
+        why(**settings)  # type: ignore[arg-type]
 
 
 def test_the_seed_decides_and_nothing_is_left_behind(network: Network, images: Images) -> None:

@@ -198,7 +198,8 @@ def depth_correlation(values: Tensor) -> Tensor:
         (...) float64 in [-1, 1]; ties share their mean rank. NaN where fewer than three layers have a value,
         or all have the same.
     """
-    values = values.double()
+    # Values that differ by rounding alone are equal.
+    values = (values.double() * 1e9).round()
     there = ~values.isnan()
     depth = torch.arange(values.shape[-1], dtype=torch.float64).expand(values.shape)
     first, second = _ranks(values, there), _ranks(depth, there)

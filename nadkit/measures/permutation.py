@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 ALIKE = 1e-12
 """Two statistics that differ by less are the same one, added up in another order."""
-
-
-class Mantel(NamedTuple):
-    """The correlation of two tables of pairs, and how often a permutation of the classes has as much."""
-
-    correlation: float
-    p: float
 
 
 def p_value(observed: float, null: Tensor) -> float:
@@ -109,58 +101,3 @@ def double_centred(matrix: Tensor) -> Tensor:
     size = count * (count - 2)
     row, column = ((count - 1) * rows + columns) / size, ((count - 1) * columns + rows) / size
     return (values - mean - row[:, None] - column).fill_diagonal_(0.0)
-
-
-def mantel(first: Tensor, second: Tensor, draws: int = 999, seed: int = 0) -> Mantel:
-    """Return whether two tables of pairs of the same classes go together, beyond hubs, with a p-value.
-
-    Both are double-centred; the statistic is the correlation of their entries off the diagonal, and chance is
-    a permutation of the classes of one of them, rows and columns jointly.
-
-    Examples
-    --------
-    >>> near = torch.rand(6, 6, generator=torch.Generator().manual_seed(0))
-    >>> found = mantel(near, 2 * near + 1, draws=99)
-    >>> round(found.correlation, 6), found.p
-    (1.0, 0.01)
-
-    Parameters
-    ----------
-    first, second
-        (K, K), finite off the diagonal.
-    draws
-        Permutations, at least 0.
-    seed
-        Of a generator of its own.
-
-    Returns
-    -------
-    Mantel
-        The correlation, and its one-sided p-value (large correlations count). Both are NaN where centring
-        leaves nothing of one of the tables.
-
-    Raises
-    ------
-    ValueError
-        The tables differ in size, are not square, or not finite off the diagonal.
-
-    Notes
-    -----
-    **Source** Mantel, "The detection of disease clustering and a generalized regression approach", 1967. On
-    tables that are not centred, hubs that the two share make the test reject far too often.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"tables {tuple(first.shape)} and {tuple(second.shape)}; give two of one size")
-    parts = []
-    for matrix in (first, second):
-        centred = double_centred(matrix)
-        size = float(centred.square().sum().sqrt())
-        # What the rounding of 32 bits leaves of an additive table is no table.
-        if size <= 1e-6 * float(matrix.double().clone().fill_diagonal_(0.0).square().sum().sqrt()):
-            return Mantel(math.nan, math.nan)
-        parts.append(centred / size)
-    one, other = parts
-    observed = float((one * other).sum())
-    orders = permutations(len(one), draws, seed)
-    null = [float((one[order][:, order] * other).sum()) for order in orders]
-    return Mantel(observed, p_value(observed, torch.tensor(null, dtype=torch.float64)))

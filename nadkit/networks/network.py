@@ -301,6 +301,11 @@ def _check_names(class_names: Sequence[str]) -> tuple[str, ...]:
     strange = [name for name in names if not isinstance(name, str) or not name]
     if strange:
         raise NadkitError(f"class names must be texts that are not empty, got {strange[0]!r}")
+    taken = [name for name in names if name in ("mean", "all")]
+    if taken:
+        raise NadkitError(
+            f"no class can be named {taken[0]!r}, which in tables means all classes; rename it: {taken[0]}_"
+        )
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise NadkitError(f"class names must differ; these repeat: {', '.join(repeated)}")

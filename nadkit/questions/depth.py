@@ -11,6 +11,7 @@ from nadkit.errors import NadkitError, closest
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
+from nadkit.questions.asked import check_images, check_number
 from nadkit.questions.depth_conditions import passes, shares_of
 from nadkit.questions.depth_material import Material, evidence_material, look, mosaic_material
 from nadkit.questions.depth_profiles import (
@@ -182,8 +183,8 @@ def where(
     studies = _studies(network, masks, images)
     if protocol not in PROTOCOLS:
         raise NadkitError(f"no protocol {protocol!r}; {closest(str(protocol), PROTOCOLS)}")
-    if mosaics < 1 or draws < 0:
-        raise NadkitError(f"{mosaics} mosaics and {draws} draws were asked for; give at least 1 and 0")
+    check_number("mosaics", mosaics, 1)
+    check_number("draws", draws, 0)
     rows: list[Row] = []
     shown = {}
     chosen = [pictures if per_class is None else pictures.take(per_class, seed) for _, _, pictures in studies]
@@ -244,12 +245,7 @@ def _images_of(network: Network, images: Images | Mapping[str, Images] | None) -
         if network.name not in images:
             raise NadkitError(f"no images for {network.name!r}; {closest(network.name, images)}")
         images = images[network.name]
-    if not isinstance(images, Images):
-        raise NadkitError(
-            f"where needs images, and got {type(images).__name__}; give Images, "
-            "or a dictionary of them by the networks' names"
-        )
-    return images
+    return check_images("where", images)
 
 
 def _rows(

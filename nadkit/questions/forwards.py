@@ -13,6 +13,7 @@ from nadkit.images import Images
 from nadkit.networks import Network
 from nadkit.networks.outputs import gated_logits, log_odds, log_rest, whole_logits
 from nadkit.questions.conditions import Condition
+from nadkit.taps import Taps, frozen
 
 BATCH = 200
 EQUAL = 1e-4
@@ -166,3 +167,25 @@ def logits_of(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> 
     distinct, rows = together.unique(dim=0, return_inverse=True)
     parts = dict(zip(gates, distinct.split([gate.shape[1] for gate in gates.values()], dim=1), strict=True))
     return gated_logits(network, inputs, parts, batch_size=BATCH).cpu()[rows].double()
+
+
+def live_units(network: Network, images: Images | None) -> dict[str, Tensor]:
+    """Return by address which units are not 0 on all pictures, (n_units,) bool; all, without pictures."""
+    live = {
+        address: torch.full((layer.units,), images is None, dtype=torch.bool)
+        for address, layer in network.layers.items()
+    }
+    if images is None:
+        return live
+    for pixels, _ in images.batches(BATCH):
+        inputs = network.prepare(pixels)
+        with frozen(network.model), torch.no_grad(), Taps(network) as taps:
+            network.logits(inputs)
+        for address, values in taps.activations.items():
+            live[address] |= active(network, address, values)
+    return live
+
+
+def active(network: Network, address: str, values: Tensor) -> Tensor:
+    """Return which units of a layer are not 0 everywhere in what it gave, (n_units,) bool."""
+    return (values.movedim(network.layers[address].axis, -1).flatten(0, -2) != 0).any(0).cpu()

@@ -13,6 +13,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import NO_VALUE, Estimate, proportion, stratified_weights
 from nadkit.networks import Network
+from nadkit.questions.asked import check_images, check_network, check_number
 from nadkit.questions.mistakes_picture import why_one
 from nadkit.questions.mistakes_ranks import Ranking, rankings
 from nadkit.questions.mistakes_reading import answer
@@ -54,8 +55,8 @@ def why(
     >>> network, masks = nk.load_network("vgg-fashion"), nk.load_masks("vgg-fashion")
     >>> images = nk.load_images("fashion", split="test", per_class=20)
     >>> table = why(network, masks, images, draws=19)
-    >>> table.query("task == 'all' and condition == 'whole'")[["metric", "n"]].values.tolist()
-    [['error_rate', 200]]
+    >>> print(table.attrs["answer"].split(";")[0])
+    vgg-fashion: of 13 errors 46 % [23, 71] land on one of the 3 nearest sub-architectures (chance 33 %)
 
     Parameters
     ----------
@@ -93,7 +94,8 @@ def why(
         two classes are:
 
         overlap
-            Mean φ of the two masks over layers; layers where φ does not exist are left out.
+            Mean φ of the two masks over layers; layers where φ does not exist are left out, and so are units
+            that are dead on all these pictures.
         jaccard
             Mean Jaccard index over layers, which is not corrected for chance.
         classifier_weights
@@ -153,7 +155,11 @@ def why(
     Hu et al., "Architecture disentanglement for deep neural networks", ICCV 2021; their similarity is
     Jaccard's.
     """
-    sets = _checked(network, masks, draws, top, flips)
+    check_network("why", network)
+    check_images("why", images)
+    for name, value, least in (("draws", draws, 0), ("top", top, 1), ("flips", flips, 1)):
+        check_number(name, value, least)
+    sets = _checked(network, masks)
     if image is not None:
         picture = image if isinstance(image, Images) else images[image]
         compared = images if per_class is None else images.take(per_class, seed)
@@ -264,9 +270,7 @@ def _seed(sets: Sequence[MaskSet]) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-def _checked(
-    network: Network, masks: MaskSet | Sequence[MaskSet], draws: int, top: int, flips: int
-) -> list[MaskSet]:
+def _checked(network: Network, masks: MaskSet | Sequence[MaskSet]) -> list[MaskSet]:
     sets = in_order(network, masks, "why")
     if len(sets[0].tasks) < 2:
         raise NadkitError(
@@ -275,7 +279,4 @@ def _checked(
         )
     for task in sets[0].tasks:
         network.class_index(task)
-    for name, value, least in (("draws", draws, 0), ("top", top, 1), ("flips", flips, 1)):
-        if value < least:
-            raise NadkitError(f"{name} = {value} was asked for; give {least} or more")
     return sets

@@ -170,11 +170,12 @@ class Ranking:
         return (observed - float(null.mean())) / spread if spread > EQUAL else math.nan
 
     def detectable(self) -> float:
-        """Return the centred AUC that the permutation test at 0.05 finds with power 0.8; NaN if none."""
+        """Return the centred AUC that the permutation test at 0.05 finds with power 0.8; NaN without any."""
         if math.isnan(self._centred(None)) or len(self.null) < FEWEST:
             return math.nan
-        needed = 0.5 + POWERED * float((self.null.sum(1) / len(self.rows)).std())
-        return needed if needed <= 1 else math.nan
+        spread = float((self.null.sum(1) / len(self.rows)).std())
+        needed = 0.5 + POWERED * spread
+        return needed if spread > EQUAL and needed <= 1 else math.nan
 
     def _centred(self, task: int | None) -> float:
         mine = self._errors(task)

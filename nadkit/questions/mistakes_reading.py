@@ -90,6 +90,8 @@ def _listed(words: list[str]) -> str:
 
 def _found(table: pd.DataFrame) -> str:
     effect = _fact(table, "overlap", "detectable")
+    if effect is None and _fact(table, "overlap", "p_value") and not _fact(table, "overlap", "effect"):
+        return "; every two of these sub-architectures are equally alike, so they could tell nothing"
     if effect is None:
         return "; with so few errors no effect, however large, would have been found with power 0.8"
     return f"; with so few errors an AUC of {effect['value']:.2f} would have been found with power 0.8"

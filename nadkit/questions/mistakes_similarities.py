@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 from nadkit.errors import NadkitError
 from nadkit.images import Images
 from nadkit.masks import MaskSet
-from nadkit.masks.overlaps import overlap
 from nadkit.networks import Network
-from nadkit.questions.forwards import BATCH, labels_of
+from nadkit.questions.connections.pairs import overlaps
+from nadkit.questions.forwards import BATCH, active, labels_of
 from nadkit.taps import Taps, frozen
 
 
@@ -29,6 +29,7 @@ class Reading:
     correct : (n_classes,) pictures of each class that it answers right
     features : (n_classes, n_units) of the last layer, over positions and these pictures; NaN without any
     confusions : (n_classes, n_classes) softmax over the same pictures; NaN rows without any
+    live : address → (n_units,) bool, whether a unit is not 0 on all pictures
     """
 
     labels: Tensor
@@ -36,6 +37,7 @@ class Reading:
     correct: Tensor
     features: Tensor
     confusions: Tensor
+    live: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +72,17 @@ def read(network: Network, images: Images, advance: Callable[[int], object] = la
     classes, last = len(network.class_names), list(network.layers)[-1]
     features = torch.zeros(classes, network.layers[last].units, dtype=torch.float64)
     confusions = torch.zeros(classes, classes, dtype=torch.float64)
+    live = {at: torch.zeros(layer.units, dtype=torch.bool) for at, layer in network.layers.items()}
     chosen: list[Tensor] = []
     for pixels, _ in images.batches(BATCH):
         inputs = network.prepare(pixels)
         mine = labels[sum(map(len, chosen)) :][: len(inputs)]
-        with frozen(network.model), torch.no_grad(), Taps(network, [last]) as taps:
+        with frozen(network.model), torch.no_grad(), Taps(network) as taps:
             logits = network.logits(inputs).cpu().double()
         if not bool(torch.isfinite(logits).all()):
             raise NadkitError(f"{network.name} gives NaN or infinite logits; check its weights")
+        for address, values in taps.activations.items():
+            live[address] |= active(network, address, values)
         chosen.append(logits.argmax(1))
         right = chosen[-1] == mine
         pooled = over_positions(network, last, taps.activations[last])
@@ -86,7 +91,8 @@ def read(network: Network, images: Images, advance: Callable[[int], object] = la
         advance(len(inputs))
     answers = torch.cat(chosen)
     correct = torch.bincount(labels[labels == answers], minlength=classes)
-    return Reading(labels, answers, correct, features / correct[:, None], confusions / correct[:, None])
+    features, confusions = features / correct[:, None], confusions / correct[:, None]
+    return Reading(labels, answers, correct, features, confusions, live)
 
 
 def over_positions(network: Network, address: str, activation: Tensor) -> Tensor:
@@ -105,7 +111,7 @@ def similarities(
     classes = len(network.class_names)
     places = torch.tensor([network.class_index(task) for task in sets[0].tasks])
     asked = torch.zeros(classes, dtype=torch.bool).index_fill(0, places, True)
-    both = [_overlaps(masks) for masks in sets]
+    both = [_overlaps(masks, reading.live) for masks in sets]
     found = []
     for name, parts in zip(("overlap", "jaccard"), zip(*both, strict=True), strict=True):
         matrices = torch.full((len(sets), classes, classes), torch.nan, dtype=torch.float64)
@@ -143,8 +149,8 @@ def cosine(rows: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def _overlaps(masks: MaskSet) -> tuple[Tensor, Tensor]:
-    """Mean φ over the layers where it exists, 0 (chance) where it exists in none; and mean Jaccard."""
-    layers = [overlap(gates > 0, gates > 0) for gates in masks.gates().values()]
-    phi = torch.stack([layer.phi for layer in layers]).nanmean(0).nan_to_num(0.0)
-    return phi, torch.stack([layer.jaccard for layer in layers]).mean(0)
+def _overlaps(masks: MaskSet, live: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean φ and Jaccard over the layers where they exist; 0 (chance, nothing shared) where in none."""
+    kept = {address: gates[:, live[address]] > 0 for address, gates in masks.gates().items()}
+    found = overlaps(kept, kept)
+    return found.phi[-1].nan_to_num(0.0), found.jaccard[-1].nan_to_num(0.0)

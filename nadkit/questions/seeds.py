@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from nadkit.errors import NadkitError
+from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import NO_VALUE, Estimate
 from nadkit.measures.permutation import p_value, permutations
 from nadkit.networks import Network
+from nadkit.questions.asked import check_images, check_network, check_number
 from nadkit.questions.connections.facts import (
     ALPHA,
     Facts,
@@ -26,6 +28,7 @@ from nadkit.questions.connections.facts import (
     value_of,
 )
 from nadkit.questions.connections.pairs import Overlaps, overlaps
+from nadkit.questions.forwards import live_units
 from nadkit.questions.sets import in_order
 
 if TYPE_CHECKING:
@@ -35,7 +38,14 @@ STABLE = 0.8
 """The φ of the same task over seeds from which on its units count as the same."""
 
 
-def stability(network: Network, sets: Sequence[MaskSet], *, draws: int = 999, seed: int = 0) -> pd.DataFrame:
+def stability(
+    network: Network,
+    sets: Sequence[MaskSet],
+    images: Images | None = None,
+    *,
+    draws: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return how far masks of the same task agree over seeds, against masks of different tasks and chance.
 
     Examples
@@ -55,6 +65,9 @@ def stability(network: Network, sets: Sequence[MaskSet], *, draws: int = 999, se
         The trained network.
     sets
         Two sets of masks or more, of the same tasks in any order: several seeds of one learning.
+    images
+        Pictures that tell which units are dead: these are left out, as masks that agree on them would agree
+        by more than chance for no reason. None leaves none out.
     draws
         Permutations, at least 1: the tasks of every set but the first change places.
     seed
@@ -78,7 +91,7 @@ def stability(network: Network, sets: Sequence[MaskSet], *, draws: int = 999, se
             Task "all": how often tasks in permuted places agree as well as the same ones.
 
         Where a task keeps none or all of a layer's units φ does not exist: the value is empty and n is 0.
-        `attrs["answer"]` is the table in one sentence.
+        `attrs["answer"]` is the table in one sentence, `attrs["dead"]` names the dead units.
 
     Raises
     ------
@@ -93,8 +106,10 @@ def stability(network: Network, sets: Sequence[MaskSet], *, draws: int = 999, se
     claim about single units would be the same with other masks; that the tasks are solved as well by masks
     of other units is no contradiction.
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise NadkitError(f"{draws} permutations were asked for; give 1 or more")
+    check_network("stability", network)
+    check_number("draws", draws, 1)
+    if images is not None:
+        check_images("stability", images)
     if isinstance(sets, MaskSet) or not isinstance(sets, Sequence) or len(sets) < 2:
         raise NadkitError(
             "stability compares two sets of masks or more; give those of several seeds as a list"
@@ -106,7 +121,11 @@ def stability(network: Network, sets: Sequence[MaskSet], *, draws: int = 999, se
                 f"sets {first} and {second} are the same masks with the same meta; "
                 "give masks of another seed: learn_masks(..., seed=1)"
             )
-    kept = [{address: rows.bool() for address, rows in masks.gates().items()} for masks in ordered]
+    live = live_units(network, images)
+    kept = [
+        {address: rows[:, live[address]].bool() for address, rows in masks.gates().items()}
+        for masks in ordered
+    ]
     found = [overlaps(first, second) for first, second in itertools.combinations(kept, 2)]
     tasks, layers = ordered[0].tasks, list(kept[0])
     facts = Facts(network.name, None, len(sets))
@@ -119,7 +138,8 @@ def stability(network: Network, sets: Sequence[MaskSet], *, draws: int = 999, se
     valued = int((~matrices.diagonal(dim1=1, dim2=2).isnan()).any(0).sum())
     estimate = NO_VALUE if math.isnan(p) else Estimate(p, p, p)
     facts.add("all", "all", "phi_p", estimate, valued, f"{draws} permutations of the tasks")
-    table = to_table([facts], sets=len(sets))
+    dead = [f"{at}/{unit}" for at, units in live.items() for unit in (~units).nonzero().flatten().tolist()]
+    table = to_table([facts], sets=len(sets), dead=dead)
     table.attrs["answer"] = stability_answer(table)
     return table
 

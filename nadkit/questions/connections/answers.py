@@ -58,7 +58,10 @@ def _of_one(table: pd.DataFrame, network: str) -> list[str]:
     def text(metric: str) -> str:
         return text_of(table, network, "mean", "all", metric)
 
+    pairs = (table["metric"] == "phi") & (table["network"] == network) & (table["task"] != "mean")
     parts = ["no two tasks have an overlap φ, as one of them keeps none or all of every layer"]
+    if not pairs.any():
+        parts = ["there is one task, and nothing that it could share units with"]
     if not math.isnan(value("mean", "phi")):
         parts = [f"masks of two tasks overlap by φ = {text('phi')} (chance is 0){_ends(table, network)}"]
     shares = [value("all", kind) for kind in KINDS]

@@ -23,6 +23,8 @@ LEAST = 3
 """Networks that a family needs for a test."""
 ALIKE = 0.02
 """Kept shares that differ by more are not equal."""
+DEEPER = 1.5
+"""Networks with more layers than this times another's cannot be compared by relative depth."""
 
 STATISTICS = ("phi", "exclusive_excess", "exclusive_excess_slope")
 AT = "relative depth"
@@ -55,7 +57,8 @@ class Profile(NamedTuple):
     def standing(self) -> Standing:
         """Return what counts in the comparison."""
         every = torch.arange(self.excess.shape[1])
-        return Standing({name: self.statistic(name, every) for name in STATISTICS}, self.kept_share)
+        values = {name: self.statistic(name, every) for name in STATISTICS}
+        return Standing(values, self.kept_share, len(self.excess))
 
 
 class Standing(NamedTuple):
@@ -65,10 +68,12 @@ class Standing(NamedTuple):
     ----------
     values : of each of `STATISTICS`
     kept_share : mean over tasks and sets of masks
+    layers : their number
     """
 
     values: Mapping[str, float]
     kept_share: float
+    layers: int
 
 
 def resampled(layers: Tensor) -> Tensor:
@@ -110,7 +115,7 @@ def find_families(families: Mapping[str, str] | Sequence[str] | None, names: Seq
             if name not in families:
                 raise NadkitError(f"no family for the network {name!r}; {closest(name, map(str, families))}")
         return {name: str(families[name]) for name in names}
-    if isinstance(families, str) or len(families) != len(names):
+    if isinstance(families, str) or not isinstance(families, Sequence) or len(families) != len(names):
         raise NadkitError(f"families are {families!r} for {len(names)} networks; give one a network")
     return dict(zip(names, map(str, families), strict=True))
 
@@ -129,6 +134,9 @@ def comparison(families: Mapping[str, str], standings: Mapping[str, Standing]) -
     shares = [standing.kept_share for standing in standings.values()]
     if max(shares) - min(shares) > ALIKE + 1e-9:
         return f"confounded: kept shares from {min(shares):.2f} to {max(shares):.2f}"
+    layers = [standing.layers for standing in standings.values()]
+    if max(layers) > DEEPER * min(layers):
+        return f"confounded: networks of {min(layers)} to {max(layers)} layers"
     if len(sizes) == 1:
         return "one family: descriptive"
     if max(sizes.values()) == 1:
@@ -189,8 +197,9 @@ def add_profile(facts: Facts, profile: Profile) -> None:
         found = over_tasks(partial(profile.statistic, name), tasks, bounds.get(name, (-1.0, 1.0)))
         other = "mean" if name == "phi" else None
         facts.add("mean", AT, name, found, profile.excess.shape[0], facts.tasks, other)
-    share = Estimate(profile.kept_share, profile.kept_share, profile.kept_share)
-    facts.add("mean", AT, "kept_share", share, len(tasks), facts.counted)
+    standing = profile.standing()
+    for name, value in (("kept_share", standing.kept_share), ("layers", standing.layers)):
+        facts.add("mean", AT, name, Estimate(value, value, value), len(tasks), facts.counted)
 
 
 def family_facts(
@@ -212,7 +221,11 @@ def family_facts(
     together = Facts("all", None, 1)
     parts = [Facts(f"family {name}", None, 1) for name in names]
     least = max(smallest_p(sizes), 1 / (1 + draws))
-    how = f"{draws} permutations of the networks; the smallest p possible is {least:.2g}"
+    layers = sorted({standing.layers for standing in standings.values()})
+    how = (
+        f"{draws} permutations of the networks, of {' to '.join(map(str, layers[:: len(layers) - 1 or 1]))} "
+    )
+    how += f"layers each; the smallest p possible is {least:.2g}"
     for name in STATISTICS:
         values = torch.tensor([one.values[name] for one in standings.values()]).double()
         other = "mean" if name == "phi" else None

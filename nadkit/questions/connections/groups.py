@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from nadkit.errors import NadkitError, closest
-from nadkit.measures import NO_VALUE, Estimate, percentiles
+from nadkit.measures import NO_VALUE, Estimate
 from nadkit.measures.permutation import p_value, permutations
 from nadkit.questions.connections.facts import Facts, over_tasks
 
@@ -38,7 +38,10 @@ def find_groups(groups: Groups | None, tasks: Sequence[str], class_names: Sequen
     if groups is None:
         known = all(name in class_names for names in FASHION.values() for name in names)
         return _among(FASHION, tasks) if known else {}
-    if not isinstance(groups, Mapping) or any(isinstance(names, str) for names in groups.values()):
+    named = isinstance(groups, Mapping) and all(
+        isinstance(names, Iterable) and not isinstance(names, str) for names in groups.values()
+    )
+    if not named:
         raise NadkitError(f"groups are {groups!r}; give class names by group: {{'tops': ['shirt', 'coat']}}")
     seen: dict[str, str] = {}
     for group, names in groups.items():
@@ -105,8 +108,8 @@ def add_groups(
 ) -> None:
     """Add φ within groups and across them, the difference, and how often chance gives as much.
 
-    The interval of the difference is what is left of it after 97.5 % and 2.5 % of the permutations' are taken
-    off, and so agrees with the p-value.
+    The interval of the difference is what is left of it after the 95 % and the 5 % point of the permutations'
+    are taken off: its lower end is above 0 where the one-sided p-value is at most 0.05.
 
     Parameters
     ----------
@@ -139,10 +142,10 @@ def add_groups(
     null = torch.cat([gap(group[orders]) for orders in permutations(len(tasks), draws, seed).split(100)])
     both, found = NO_VALUE, NO_VALUE
     if not math.isnan(seen):
-        low, high = percentiles(null)
+        low, high = torch.nanquantile(null.double(), torch.tensor([0.05, 0.95]).double()).tolist()
         both = Estimate(seen, seen - high, seen - low)
         # A draw without a value, which undefined pairs leave, must not speak for the groups.
         p = p_value(seen, null.nan_to_num(nan=math.inf))
         found = Estimate(p, p, p)
-    facts.add("all", "all", "phi_within_minus_across", both, int(valued.sum()), how)
+    facts.add("all", "all", "phi_within_minus_across", both, int(valued.sum()), f"{how}, their 5-95 %")
     facts.add("all", "all", "groups_p", found, len(tasks), how)

@@ -56,14 +56,19 @@ def find_others(
             raise NadkitError(
                 f"how compares networks of the same tasks; {name} has {sorted(theirs)}, others {list(tasks)}"
             )
-        share = value_of(rows, name, "mean", AT, "kept_share")
-        if math.isnan(share):
-            raise NadkitError(f"the table beside has no row kept_share of {name}; make it anew by how(...)")
-        found[name] = Standing(
-            {metric: value_of(rows, name, "mean", AT, metric) for metric in STATISTICS}, share
-        )
+        found[name] = _standing(rows, name)
     rows = rows[rows["task"].isin(["mean", "all"])]
     return rows.astype({"seed": "Int64", "n": "int64"})[list(COLUMNS)], found
+
+
+def _standing(rows: pd.DataFrame, name: str) -> Standing:
+    share, layers = (value_of(rows, name, "mean", AT, metric) for metric in ("kept_share", "layers"))
+    if math.isnan(share) or math.isnan(layers):
+        raise NadkitError(
+            f"the table beside has no rows kept_share and layers of {name}; make it anew by how(...)"
+        )
+    values = {metric: value_of(rows, name, "mean", AT, metric) for metric in STATISTICS}
+    return Standing(values, share, int(layers))
 
 
 def others_path(name: str) -> Path:

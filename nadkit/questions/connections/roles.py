@@ -37,24 +37,6 @@ class Roles(NamedTuple):
     known: Tensor
 
 
-def live_units(network: Network, images: Images | None) -> dict[str, Tensor]:
-    """Return by address which units are not 0 on all pictures, (n_units,) bool; all, without pictures."""
-    live = {
-        address: torch.full((layer.units,), images is None, dtype=torch.bool)
-        for address, layer in network.layers.items()
-    }
-    if images is None:
-        return live
-    for pixels, _ in images.batches(BATCH):
-        inputs = network.prepare(pixels)
-        with frozen(network.model), torch.no_grad(), Taps(network) as taps:
-            network.logits(inputs)
-        for address, values in taps.activations.items():
-            flat = values.movedim(network.layers[address].axis, -1).flatten(0, -2)
-            live[address] |= (flat != 0).any(0).cpu()
-    return live
-
-
 def roles(
     network: Network, masks: MaskSet, images: Images, seed: int, advance: Callable[[int], object]
 ) -> Roles:

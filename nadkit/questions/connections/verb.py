@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nadkit.errors import NadkitError
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
+from nadkit.questions.asked import check_images, check_number
 from nadkit.questions.connections.answers import how_answer
 from nadkit.questions.connections.facts import Facts, to_table
 from nadkit.questions.connections.families import Profile, add_profile, family_facts, find_families
 from nadkit.questions.connections.groups import Groups, add_groups, find_groups
 from nadkit.questions.connections.others import find_others
 from nadkit.questions.connections.pairs import add_pairs, overlaps
-from nadkit.questions.connections.roles import add_roles, few, live_units, roles
+from nadkit.questions.connections.roles import add_roles, few, roles
 from nadkit.questions.connections.subjects import Subject, subjects
 from nadkit.questions.connections.units import add_units, count
+from nadkit.questions.forwards import live_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,16 +107,18 @@ def how(
             reject, do both, do neither for this task. See Notes. Needs images.
         phi_within, phi_across, phi_within_minus_across, groups_p
             Task "all": φ of pairs of one group, of other pairs (n pairs), their difference, and how often a
-            permutation of the tasks has as large a difference. Of several networks the rows of network "all"
+            permutation of the tasks has as large a difference; low and high of the difference are of 90 %, as
+            the test is one-sided. Of several networks the rows of network "all"
             are of φ's mean over them, and theirs is the primary test.
 
         At layer "relative depth", which is the mean over ten depths from the first layer to the last, each
         network, those of `beside` too, has phi, exclusive_excess, exclusive_excess_slope (change of the
-        excess from the first layer to the last, by least squares) and kept_share; network "family …" has the
-        mean over the networks of a family (n), and network "all" each metric with `_between_families`, the
-        share of its variance between networks that lies between families, and `_families_p`. That p, of phi
-        first of all, exists where every family has three networks and all kept shares agree within 0.02; else
-        `interval` says why not.
+        excess from the first layer to the last, by least squares), kept_share and layers; network "family …"
+        has the mean over the networks of a family (n), and network "all" each metric with
+        `_between_families`, the share of its variance between networks that lies between families, and
+        `_families_p`. That p, of phi first of all, exists where every family has three networks, all kept
+        shares agree within 0.02 and no network has more than 1.5 times the layers of another; else `interval`
+        says why not.
 
         `attrs`: answer (the table in one sentence), dead (network → names of units that are 0 on all
         pictures), groups, families, comparison.
@@ -139,8 +142,9 @@ def how(
     **Source** φ: NAD.md section 5. The paper compares networks of different depth, width and density, whose
     types of connection cannot be told from those; with one network a family nothing can be tested.
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise NadkitError(f"{draws} permutations were asked for; give 1 or more")
+    check_number("draws", draws, 1)
+    if images is not None:
+        check_images("how", images)
     asked = subjects(network, masks)
     names = [subject.name for subject in asked]
     others, standings = find_others(beside, names, asked[0].tasks)
