@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-import nadkit.questions.depth_conditions as conditions_module
-import nadkit.questions.depth_material as material_module
+import nadkit.questions.depth.conditions as conditions_module
+import nadkit.questions.depth.material as material_module
 from nadkit.errors import ImageError, MaskFileError, NadkitError
 from nadkit.figures._depth import where as draw
 from nadkit.images import Images, load_images
@@ -23,9 +23,9 @@ from nadkit.measures import stratified_weights
 from nadkit.measures.hits import released_hits
 from nadkit.networks import Network
 from nadkit.questions.depth import COLUMNS, where
-from nadkit.questions.depth_conditions import _other_tasks
-from nadkit.questions.depth_profiles import Shares, profile
-from nadkit.questions.depth_reading import where_answer
+from nadkit.questions.depth.conditions import _other_tasks
+from nadkit.questions.depth.profiles import Shares, profile
+from nadkit.questions.depth.reading import where_answer
 
 NAMES = ("ant", "bee", "cow", "doe", "elk")
 

@@ -22,9 +22,9 @@ from nadkit.measures import wilson
 from nadkit.measures.permutation import permutations
 from nadkit.networks import Network
 from nadkit.questions.mistakes import why
-from nadkit.questions.mistakes_ranks import Ranking, nearness
-from nadkit.questions.mistakes_reading import answer, answer_one
-from nadkit.questions.mistakes_similarities import Similarity, classifier_weights, read, similarities
+from nadkit.questions.mistakes.ranks import Ranking, nearness
+from nadkit.questions.mistakes.reading import answer, answer_one
+from nadkit.questions.mistakes.similarities import Similarity, classifier_weights, read, similarities
 
 NAMES = ("bag", "coat", "shirt", "boot", "dress", "hat")
 UNITS = 24

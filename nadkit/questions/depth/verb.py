@@ -1,4 +1,4 @@
-"""Where in depth tasks separate: which layers look at a task's own part of a picture."""
+"""`where`: the question as one call."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
 from nadkit.questions.asked import check_images, check_number
-from nadkit.questions.depth_conditions import passes, shares_of
-from nadkit.questions.depth_material import Material, evidence_material, look, mosaic_material
-from nadkit.questions.depth_profiles import (
+from nadkit.questions.depth.conditions import passes, shares_of
+from nadkit.questions.depth.material import Material, evidence_material, look, mosaic_material
+from nadkit.questions.depth.profiles import (
     Profile,
     Shares,
     correlation_with_depth,
@@ -24,7 +24,7 @@ from nadkit.questions.depth_profiles import (
     steps,
     undefined_rows,
 )
-from nadkit.questions.depth_reading import where_answer
+from nadkit.questions.depth.reading import where_answer
 from nadkit.questions.sets import in_order
 from nadkit.questions.tables import Row
 

@@ -1,4 +1,4 @@
-"""Why images were misclassified: whether errors fall on classes with similar sub-architectures."""
+"""`why`: the question as one call."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nadkit.masks import MaskSet
 from nadkit.measures import NO_VALUE, Estimate, proportion, stratified_weights
 from nadkit.networks import Network
 from nadkit.questions.asked import check_images, check_network, check_number
-from nadkit.questions.mistakes_picture import why_one
-from nadkit.questions.mistakes_ranks import Ranking, rankings
-from nadkit.questions.mistakes_reading import answer
-from nadkit.questions.mistakes_similarities import Reading, read, similarities
+from nadkit.questions.mistakes.picture import why_one
+from nadkit.questions.mistakes.ranks import Ranking, rankings
+from nadkit.questions.mistakes.reading import answer
+from nadkit.questions.mistakes.similarities import Reading, read, similarities
 from nadkit.questions.sets import in_order
 
 if TYPE_CHECKING:

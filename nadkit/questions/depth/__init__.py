@@ -1,0 +1,6 @@
+"""Where in depth tasks separate: which layers look at a task's own part of a picture."""
+
+from nadkit.questions.depth.reading import where_answer
+from nadkit.questions.depth.verb import COLUMNS, where
+
+__all__ = ["COLUMNS", "where", "where_answer"]
