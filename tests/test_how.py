@@ -40,6 +40,7 @@ from nadkit.questions.connections.groups import FASHION, add_groups
 from nadkit.questions.connections.pairs import mean_overlap
 from nadkit.questions.connections.units import count, kinds_by_chance
 from nadkit.questions.forwards import live_units
+from nadkit.questions.seeds import stability
 from nadkit.taps import Taps
 from nadkit.toy import planted
 
@@ -379,6 +380,20 @@ def test_planted_units_accept() -> None:
 
 
 # Several seeds, orders, subsets
+
+
+def test_with_several_seeds_it_says_how_far_they_agree(network: Network, sets: list[MaskSet]) -> None:
+    table, beside = how(network, sets, draws=9), stability(network, sets, draws=9)
+    rows = beside[(beside["metric"] == "phi_same") & (beside["layer"] == "all")]
+    for task in (*TASKS, "mean"):
+        mine = cell(table, task, "all", "phi_over_seeds", task if task != "mean" else "mean")
+        theirs = rows[rows["task"] == task].iloc[0]
+        for column in ("value", "low", "high", "n"):
+            assert mine[column] == pytest.approx(theirs[column], nan_ok=True), (task, column)
+    assert "of one task the masks of two seeds overlap by φ = " in table.attrs["answer"]
+    single = how(network, sets[0], draws=9)
+    assert "phi_over_seeds" not in set(single["metric"])
+    assert "seeds" not in single.attrs["answer"]
 
 
 def test_several_seeds_are_averaged(network: Network, sets: list[MaskSet], images: Images) -> None:

@@ -47,6 +47,7 @@ def how_answer(table: pd.DataFrame) -> str:
     networks = phi[phi["layer"] == "all"]["network"].tolist()
     parts = _of_one(table, networks[0]) if len(networks) == 1 else _of_several(table, networks)
     name = networks[0] if len(networks) == 1 else f"{len(networks)} networks"
+    parts += _stability(table, networks)
     parts += _groups(table, networks[0] if len(networks) == 1 else "all")
     return f"{name}: {'; '.join([*parts, _families(table)])}."
 
@@ -108,6 +109,18 @@ def _of_several(table: pd.DataFrame, networks: list[str]) -> list[str]:
         return [f"masks of two tasks overlap by φ = {ends} (chance is 0)"]
     texts = [f"{name} {text_of(table, name, 'mean', 'all', 'phi')}" for name in networks]
     return [f"masks of two tasks overlap by φ = {', '.join(texts)} (chance is 0)"]
+
+
+def _stability(table: pd.DataFrame, networks: list[str]) -> list[str]:
+    """How far these units would be those of other masks, as far as is known."""
+    same = [value_of(table, name, "mean", "all", "phi_over_seeds") for name in networks]
+    there = [value for value in same if not math.isnan(value)]
+    if not there:
+        return []
+    ends = f"{min(there):z.2f} to {max(there):z.2f}"
+    if len(there) == 1:
+        ends = text_of(table, networks[same.index(there[0])], "mean", "all", "phi_over_seeds")
+    return [f"of one task the masks of two seeds overlap by φ = {ends}"]
 
 
 def _groups(table: pd.DataFrame, network: str) -> list[str]:

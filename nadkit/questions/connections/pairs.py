@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nadkit.masks.overlaps import overlap
 from nadkit.measures import Estimate
-from nadkit.questions.connections.facts import Facts, over_sets, over_tasks, trend
+from nadkit.questions.connections.facts import Facts, mean_of, over_sets, over_tasks, trend
 
 Kept = Mapping[str, Tensor]
 """Address → (n_tasks, n_units) bool."""
@@ -46,6 +47,20 @@ def overlaps(first: Kept, second: Kept) -> Overlaps:
     empty = torch.tensor([rows.shape[1] == 0 for rows in first.values()])[:, None, None]
     jaccard = torch.stack([layer.jaccard for layer in layers]).masked_fill(empty, torch.nan)
     return Overlaps(*(torch.cat([one, one.nanmean(0, keepdim=True)]) for one in (phi, jaccard)))
+
+
+def add_stability(facts: Facts, tasks: Sequence[str], sets: Sequence[Kept]) -> None:
+    """Add how far the masks of each task agree over seeds, if there are several."""
+    pairs = list(itertools.combinations(sets, 2))
+    if not pairs:
+        return
+    same = torch.stack([overlaps(first, second).phi[-1].diagonal() for first, second in pairs])
+    varies = "none: counted" if len(pairs) == 1 else f"lowest to highest of {len(pairs)} pairs of mask seeds"
+    for row, task in enumerate(tasks):
+        there = int((~same[:, row].isnan()).sum())
+        facts.add(task, "all", "phi_over_seeds", over_sets(same[:, row]), there, varies, task)
+    mean, n = mean_of(same.nanmean(0))
+    facts.add("mean", "all", "phi_over_seeds", mean, n, facts.tasks, "mean")
 
 
 def pair_mean(matrix: Tensor, tasks: Tensor) -> float:

@@ -16,7 +16,7 @@ from nadkit.questions.connections.facts import Facts, to_table
 from nadkit.questions.connections.families import Profile, add_profile, family_facts, find_families
 from nadkit.questions.connections.groups import Groups, add_groups, find_groups
 from nadkit.questions.connections.others import find_others
-from nadkit.questions.connections.pairs import add_pairs, overlaps
+from nadkit.questions.connections.pairs import add_pairs, add_stability, overlaps
 from nadkit.questions.connections.roles import add_roles, few, roles
 from nadkit.questions.connections.subjects import Subject, subjects
 from nadkit.questions.connections.units import add_units, count
@@ -91,6 +91,10 @@ def how(
             n their number.
         phi_by_depth, jaccard_by_depth
             Correlation of that mean with depth (Spearman, n layers).
+        phi_over_seeds
+            Of several seeds: φ of a task's masks of two seeds, the mean over pairs of seeds (n) and layers,
+            from the lowest to the highest; `stability` tells more. What is said of units holds for these
+            masks, and for others as far as this is near 1.
         phi_undefined
             Task "all": pairs without φ, because a task keeps none or all of a layer's units.
         unused, exclusive, some, all
@@ -204,6 +208,7 @@ def _read(
     sizes = [int(units.sum()) for units in live.values()]
     add_pairs(facts, subject.tasks, list(live), sizes, found)
     add_units(facts, subject.tasks, list(live), counts)
+    add_stability(facts, subject.tasks, kept)
     if images is not None:
         said = [roles(subject.network, masks, images, seed, advance) for masks in subject.sets]
         add_roles(facts, subject.tasks, kept, live, said)
