@@ -881,6 +881,19 @@ def test_the_figure_of_errors_shows_every_similarity(network: Network, images: I
     assert f"overlap of masks (φ) {share:.2f} [" in figure.layout.meta["alt"]
 
 
+def test_the_figure_of_one_task_is_of_its_errors(network: Network, images: Images) -> None:
+    table = why(network, make_masks(3), images, draws=30)
+    row = cell(table, "coat", "overlap", "top_share")
+    figure = figure_of(table, "coat")
+    dots = [trace for trace in figure.data if trace.name == "overlap"]
+    assert dots[0].x == (row["value"],)
+    assert f"{int(row['n'])} errors of coat" in figure.layout.title.text
+    assert f"{int(row['n'])} errors on pictures of coat" in figure.layout.meta["alt"]
+    assert "p = " not in figure.layout.meta["alt"]
+    with pytest.raises(NadkitError, match="no task 'cot' in the table; closest: coat"):
+        figure_of(table, "cot")
+
+
 def test_the_figure_of_one_picture_has_signed_bars() -> None:
     table = why(one_network(), one_masks(), one_images(), image=WRONG, draws=50)
     silent, active, margin = figure_of(table).data

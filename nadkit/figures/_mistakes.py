@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, NamedTuple
 
-from nadkit.errors import NadkitError
+from nadkit.errors import NadkitError, closest
 from nadkit.figures._marks import INK, MARKS, OTHER
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Fact(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def why(table: pd.DataFrame) -> go.Figure:
+def why(table: pd.DataFrame, task: str = "all") -> go.Figure:
     """Return a table of `nk.why` as dots, a row a similarity; of one picture, as bars, one a unit.
 
     Examples
@@ -52,6 +52,8 @@ def why(table: pd.DataFrame) -> go.Figure:
     ----------
     table
         As `nk.why` returns it, of one network, with or without `image`.
+    task
+        A task of the table, whose errors alone are drawn, without p-values; "all" for all errors.
 
     Returns
     -------
@@ -63,10 +65,15 @@ def why(table: pd.DataFrame) -> go.Figure:
     Raises
     ------
     NadkitError
-        No table of `why`, or several networks in one table.
+        No table of `why`, several networks in one table, or no such task (the closest is named).
     """
     _check(table)
-    return _picture(table) if "unit" in table.columns else _errors(table)
+    if "unit" in table.columns:
+        return _picture(table)
+    tasks = table["task"].unique().tolist()
+    if task not in tasks:
+        raise NadkitError(f"no task {task!r} in the table; {closest(str(task), tasks)}")
+    return _errors(table, task)
 
 
 def _check(table: pd.DataFrame) -> None:
@@ -95,13 +102,13 @@ def _fact(table: pd.DataFrame, task: str, condition: str, metric: str) -> _Fact 
     return _Fact(value, low, high, int(rows["n"].iloc[0]))
 
 
-def _errors(table: pd.DataFrame) -> go.Figure:
+def _errors(table: pd.DataFrame, task: str) -> go.Figure:
     from plotly.subplots import make_subplots
 
     network = html.escape(str(table["network"].iloc[0]))
     named = [name for name in _NAMES if name in set(table["condition"])]
-    shares = [_fact(table, "all", name, "top_share") for name in named]
-    aucs = [_fact(table, "all", name, "auc_centred") for name in named]
+    shares = [_fact(table, task, name, "top_share") for name in named]
+    aucs = [_fact(table, task, name, "auc_centred") for name in named]
     chances = [_fact(table, "all", name, "top_share_chance") for name in named]
     tops = [min(round(chance.value * chance.n), chance.n) for chance in chances if chance]
     nearest = (
@@ -121,27 +128,28 @@ def _errors(table: pd.DataFrame) -> go.Figure:
         lowest = min([0.4, *(value for value in chance if value), *(fact.low for fact in facts if fact)])
         unit = "share of errors" if column == 1 else "chance to be the nearer of two"
         figure.update_xaxes(title=f"{title}<br>({unit})", range=[lowest - 0.05, 1.03], row=1, col=column)
-    ticks = [_tick(table, name, share) for name, share in zip(named, shares, strict=True)]
+    ticks = [_tick(table, task, name, share) for name, share in zip(named, shares, strict=True)]
     figure.update_yaxes(
         tickvals=list(range(len(named))), ticktext=ticks, range=[len(named) - 0.5, -0.5],
         showgrid=True, zeroline=False, automargin=True,
     )  # fmt: skip
     figure.update_yaxes(title="similarity of classes", row=1, col=1)
     first = shares[0] if shares else None
-    said = f"{network}: no error to rank"
+    of = "" if task == "all" else f" of {html.escape(task)}"
+    said = f"{network}: no error{of} to rank"
     if first and halves[0] is not None:
-        said = f"{network}: {100 * first.value:.0f} % of {first.n:,} errors are on {nearest} by overlap, "
+        said = f"{network}: {100 * first.value:.0f} % of {first.n:,} errors{of} are on {nearest} by overlap, "
         said += f"{100 * halves[0]:.0f} % by chance"
     text = (
         f"{said}<br><sup>bars are 95 % intervals for these classes; p from permuted classes, of the AUC</sup>"
     )
-    _lay_out(figure, text, 210 + 46 * len(named), _errors_alt(table, named, nearest))
+    _lay_out(figure, text, 210 + 46 * len(named), _errors_alt(table, task, named, nearest))
     return figure
 
 
-def _tick(table: pd.DataFrame, name: str, share: _Fact | None) -> str:
-    p = _fact(table, "all", name, "p_value")
-    below = "no value" if share is None else f"p = {p.value:.2g}" if p else "no p-value"
+def _tick(table: pd.DataFrame, task: str, name: str, share: _Fact | None) -> str:
+    p = _fact(table, task, name, "p_value")
+    below = "no value" if share is None else f"p = {p.value:.2g}" if p else f"{share.n} errors"
     strong = f"<b>{_NAMES[name]}</b>" if name == "overlap" else _NAMES[name]
     return f"{strong}<br>{below}"
 
@@ -185,11 +193,11 @@ def _dot(place: int, name: str, fact: _Fact) -> go.Scatter:
     )
 
 
-def _errors_alt(table: pd.DataFrame, named: list[str], nearest: str) -> str:
+def _errors_alt(table: pd.DataFrame, task: str, named: list[str], nearest: str) -> str:
     parts, errors = [], 0
     for name in named:
-        share, p = _fact(table, "all", name, "top_share"), _fact(table, "all", name, "p_value")
-        auc, chance = (_fact(table, "all", name, metric) for metric in ("auc_centred", "top_share_chance"))
+        share, p = _fact(table, task, name, "top_share"), _fact(table, task, name, "p_value")
+        auc, chance = _fact(table, task, name, "auc_centred"), _fact(table, "all", name, "top_share_chance")
         if share is None:
             parts.append(f"{_NAMES[name]} no value")
             continue
@@ -199,7 +207,8 @@ def _errors_alt(table: pd.DataFrame, named: list[str], nearest: str) -> str:
         said += f", AUC without hubs {auc}" if auc else ""
         parts.append(said + (f", p = {p.value:.2g}" if p else ""))
     what = nearest[0].upper() + nearest[1:]
-    return f"Dot plot of {errors:,} errors of {table['network'].iloc[0]}. {what}: {'; '.join(parts)}."
+    of = "" if task == "all" else f" on pictures of {task}"
+    return f"Dot plot of {errors:,} errors{of} of {table['network'].iloc[0]}. {what}: {'; '.join(parts)}."
 
 
 def _picture(table: pd.DataFrame) -> go.Figure:
