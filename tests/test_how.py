@@ -860,7 +860,15 @@ def test_networks_known_by_their_tables_count_like_others(tmp_path: Path) -> Non
     assert ": plain " in table.attrs["answer"]
     assert ", dense " in table.attrs["answer"]
     assert how_answer(table) == table.attrs["answer"]
-    assert figures.how(table).layout.title.text.startswith("6 networks")
+    figure = figures.how(table)
+    assert figure.layout.title.text.startswith("6 networks")
+    colours = {trace.legendgroup: set() for trace in figure.data}
+    for trace in figure.data:
+        colours[trace.legendgroup].add(trace.line.color)
+    assert sorted(colours) == ["dense", "plain"]  # a colour and an entry of the legend each
+    assert sorted(len(found) for found in colours.values()) == [1, 1]
+    assert colours["dense"] != colours["plain"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["plain", "dense"]
 
 
 def test_tables_beside_that_do_not_fit_are_refused(network: Network, sets: list[MaskSet]) -> None:

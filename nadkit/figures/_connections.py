@@ -30,7 +30,7 @@ def how(table: pd.DataFrame) -> go.Figure:
 
     Of one network a heat map of φ between tasks (mean over layers), beside the share of each layer's units
     that no task keeps, one, some, all. Of several networks, over relative depth, φ between tasks and the
-    share of exclusive units beyond chance, a line a network.
+    share of exclusive units beyond chance, a line a network and a colour a family.
 
     Examples
     --------
@@ -237,20 +237,28 @@ def _several(table: pd.DataFrame, networks: list[str]) -> go.Figure:
         ("exclusive_excess", "exclusive units beyond chance", "exclusive share minus chance"),
     )
     figure = make_subplots(cols=2, horizontal_spacing=0.13, subplot_titles=[title for _, title, _ in panels])
-    marks = [*MARKS.values(), OTHER]
-    for place, name in enumerate(networks):
-        mark = marks[(place + 1) % len(marks)]
+    marks = [*list(MARKS.values())[1:], OTHER]
+    known = table.attrs.get("families", {})
+    families = {name: str(known.get(name, name.partition("-")[0])) for name in networks}
+    kinds = list(dict.fromkeys(families.values()))
+    for name in networks:
+        # Networks of one family share a mark, and one entry of the legend.
+        family = families[name]
+        alone = list(families.values()).count(family) == 1
+        mark = marks[kinds.index(family) % len(marks)]
+        first = networks[list(families.values()).index(family)] == name
         for column, (metric, _, _) in enumerate(panels, start=1):
             rows = table[(table["network"] == name) & (table["metric"] == metric) & (table["task"] == "mean")]
             rows = rows[~rows["layer"].isin(["all", _DEPTH])]
             last = max(1, len(rows) - 1)
             figure.add_scatter(
-                row=1, col=column, name=html.escape(name), legendgroup=name, showlegend=column == 1,
+                row=1, col=column, name=html.escape(name if alone else family), legendgroup=family,
+                showlegend=column == 1 and first,
                 mode="lines+markers", x=[at / last for at in range(len(rows))], y=rows["value"].tolist(),
                 customdata=rows["layer"].tolist(),
                 hovertemplate=f"{html.escape(name)}, %{{customdata}}: %{{y:.3f}}<extra></extra>",
-                line={"color": mark.colour, "dash": "solid" if place < len(marks) else "dot"},
-                marker={"symbol": mark.symbol, "size": 8},
+                line={"color": mark.colour, "dash": "solid" if kinds.index(family) < len(marks) else "dot"},
+                marker={"symbol": mark.symbol, "size": 8}, opacity=1 if alone else 0.75,
             )  # fmt: skip
     figure.add_hline(y=0, line={"color": "#595959", "width": 1.5, "dash": "dash"})
     facts = [(name, _fact(_phi(table, "all", name))) for name in networks]
@@ -259,8 +267,8 @@ def _several(table: pd.DataFrame, networks: list[str]) -> go.Figure:
     span = f"mean φ of tasks from {min(values):z.2f} to {max(values):z.2f}" if values else "no φ of tasks"
     figure.update_layout(
         **_STYLE,
-        height=440 + 22 * max(0, (len(networks) - 1) // 4),
-        margin={"l": 10, "r": 10, "t": 105, "b": 85 + 22 * max(0, (len(networks) - 1) // 4)},
+        height=440 + 22 * max(0, (len(kinds) - 1) // 4),
+        margin={"l": 10, "r": 10, "t": 105, "b": 85 + 22 * max(0, (len(kinds) - 1) // 4)},
         title=_title(f"{len(networks)} networks: {span}", html.escape(status)),
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         meta={
