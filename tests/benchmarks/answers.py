@@ -15,6 +15,7 @@ import nadkit as nk
 from nadkit.errors import ImageError, NadkitError
 from nadkit.images import Images
 from nadkit.networks import BUNDLED
+from nadkit.questions.connections.others import others_path
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHARE = 0.3
@@ -54,7 +55,7 @@ def ask(name: str) -> pd.DataFrame:
         "why": nk.why(network, masks, many(source)),
     }
     if len(masks) > 1:
-        tables["stability"] = nk.stability(network, masks)
+        tables["stability"] = nk.stability(network, masks, few)
     parts = []
     for question, table in tables.items():
         rows = table[table["task"].isin(["mean", "all"])].assign(network=name, question=question)
@@ -65,10 +66,12 @@ def ask(name: str) -> pd.DataFrame:
 
 
 def together(source: str) -> str:
-    """Return what `how` says of the four families on one kind of pictures."""
+    """Return what `how` says of the four families on one kind of pictures, with further networks if there."""
     names = [name for name in BUNDLED if name.endswith(source)]
     pairs = [(nk.load_network(name), masks_of(name)) for name in names]
-    return str(nk.how(pairs, images=nk.load_images(source, split="test", per_class=50)).attrs["answer"])
+    beside = "bundled" if others_path(names[0]).exists() else None
+    few = nk.load_images(source, split="test", per_class=50)
+    return str(nk.how(pairs, images=few, beside=beside).attrs["answer"])
 
 
 def cell(rows: pd.DataFrame, **wanted: str) -> str:
