@@ -454,9 +454,26 @@ def test_intervals_cover() -> None:
         values = truth + 0.3 * (level - 0.5) + 0.2 * (noise - 0.5)
         tasks, strata = torch.zeros(30, 4, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
         one = profile(Shares("kept", values, 120), "hit_rate", "mosaics", tasks, 1, strata, seed)
-        low, high = one.draws[:, 0, 0].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        _, low, high = one.estimate(0, 0)
         covered += low <= truth <= high
     assert 0.91 <= covered / 200 <= 0.98
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.02), (3, 0.1), (5, 0.02), (5, 0.1)])
+def test_intervals_of_several_seeds_cover(seeds: int, spread: float) -> None:
+    """Seeds vary in truth, and so few of them that their spread is known badly."""
+    generator = torch.Generator().manual_seed(0)
+    truth, covered, trials = 0.4, 0, 300
+    tasks, strata = torch.zeros(30, 4, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
+    for trial in range(trials):
+        level = torch.rand(1, 30, 1, 1, generator=generator, dtype=torch.float64)
+        noise = torch.rand(seeds, 30, 4, 1, generator=generator, dtype=torch.float64)
+        learned = spread * torch.randn(seeds, 1, 1, 1, generator=generator, dtype=torch.float64)
+        values = truth + 0.3 * (level - 0.5) + 0.2 * (noise - 0.5) + learned
+        one = profile(Shares("kept", values, 120), "hit_rate", "mosaics", tasks, 1, strata, trial)
+        _, low, high = one.estimate(0, 0)
+        covered += low <= truth <= high
+    assert 0.92 <= covered / trials <= 1.0
 
 
 def test_the_other_task_is_never_the_own_and_outside_the_mosaic_if_it_can_be() -> None:

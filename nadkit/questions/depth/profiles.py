@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nadkit.measures import NO_VALUE, Estimate, percentiles, resample_seeds, stratified_weights
+from nadkit.measures import NO_VALUE, Estimate, percentiles, stratified_weights
 from nadkit.measures.hits import depth_correlation
+from nadkit.measures.intervals import Z95
+from nadkit.measures.resampling import student
 from nadkit.questions.outcomes import DRAWS, RANDOM
 from nadkit.questions.tables import COUNTED, Row
 
@@ -43,7 +45,8 @@ class Profile:
     ----------
     condition, metric, seed, interval : as in the table
     values : (n_tasks + 1, n_layers), NaN where there is none
-    draws : (n_draws, n_tasks + 1, n_layers)
+    draws : (n_draws, n_tasks + 1, n_layers) of a bootstrap of mosaics or pictures, or random masks
+    seeds : (n_seeds, n_tasks + 1, n_layers) of each set of masks; a single one of random masks
     counts : (n_tasks + 1, n_layers) mosaics or pictures that have a value
     """
 
@@ -51,9 +54,56 @@ class Profile:
     metric: str
     values: Tensor
     draws: Tensor
+    seeds: Tensor
     counts: Tensor
     seed: int | None
     interval: str
+
+    def estimate(self, task: int, layer: int) -> Estimate:
+        """Return one number with its interval; what seeds add counts for Student's t."""
+        value = float(self.values[task, layer])
+        if math.isnan(value):
+            return NO_VALUE
+        draws, seeds = self.draws[:, task, layer], self.seeds[:, task, layer]
+        ends = percentiles(draws)
+        if len(seeds) > 1:
+            ends = widened(value, ends, float(draws.var()), seeds[~seeds.isnan()])
+        least = 0.0 if self.metric in RATES else -1.0
+        return Estimate(value, max(least, ends[0]), min(1.0, ends[1]))
+
+
+RATES = ("hit_rate", "hit_rate_official", "evidence_share")
+"""Metrics in [0, 1]; differences and rank correlations lie in [-1, 1]."""
+
+
+def widened(value: float, ends: tuple[float, float], variance: float, seeds: Tensor) -> tuple[float, float]:
+    """Return the ends of an interval over pictures, moved apart by what seeds add.
+
+    Examples
+    --------
+    >>> ends = widened(0.5, (0.4, 0.6), 0.0026, torch.tensor([0.4, 0.5, 0.6]))
+    >>> [round(end, 3) for end in ends]
+    [0.232, 0.768]
+
+    Parameters
+    ----------
+    value, ends : of the mean over seeds; the ends vary with pictures only
+    variance : over draws of the pictures
+    seeds : (n_seeds,) the value of each
+
+    Notes
+    -----
+    As `measures.resampling.two_level_variance`, but for what pictures say of single seeds, which counts twice
+    here and makes the interval a little wider.
+    """
+    if len(seeds) < 2:
+        return ends
+    added = float(seeds.var()) / len(seeds) * (student(len(seeds) - 1) / Z95) ** 2
+    if variance <= 1e-15:
+        half = Z95 * math.sqrt(added)
+        return ends[0] - half, ends[1] + half
+    factor = math.sqrt(1 + added / variance)
+    return value - factor * (value - ends[0]), value + factor * (ends[1] - value)
 
 
 def profile(
@@ -83,25 +133,27 @@ def profile(
     single = sums.sum(1) / numbers.sum(1)
     if shares.drawn:
         draws, interval = _with_mean(single), RANDOM
+        seeds = draws[:1]
     else:
         weights = stratified_weights(strata, DRAWS, seed)
         drawn = torch.einsum("bn,rntl->brtl", weights, sums)
         drawn = drawn / torch.einsum("bn,rntl->brtl", weights, numbers)
-        picks = resample_seeds(len(single), DRAWS, seed + 1)
-        draws = _with_mean(_over_repetitions(drawn, picks))
+        draws = _with_mean(drawn.nanmean(1))
+        seeds = _with_mean(single)
         interval = _interval(shares.condition, len(single), unit)
     counts = torch.cat([(numbers > 0).any(0).sum(0), there.any(0).any(1).sum(0)[None]])
-    values = _with_mean(_over_repetitions(single[None], torch.ones(1, len(single))))[0]
-    return Profile(shares.condition, metric, values, draws, counts, shares.seed, interval)
+    values = _with_mean(single.nanmean(0, keepdim=True))[0]
+    return Profile(shares.condition, metric, values, draws, seeds, counts, shares.seed, interval)
 
 
 def difference(first: Profile, second: Profile, metric: str) -> Profile:
-    """Return what the first condition has over the second, of the same mosaics or pictures."""
+    """Return what the first condition has over the second, of the same mosaics or pictures, seed by seed."""
     return replace(
         first,
         metric=metric,
         values=_with_mean((first.values - second.values)[None, :-1])[0],
         draws=_with_mean((first.draws - second.draws)[:, :-1]),
+        seeds=_with_mean((first.seeds - second.seeds)[:, :-1]),
         counts=torch.minimum(first.counts, second.counts),
     )
 
@@ -113,6 +165,7 @@ def correlation_with_depth(one: Profile) -> Profile:
         metric=f"{one.metric}_spearman",
         values=depth_correlation(one.values)[:, None],
         draws=depth_correlation(one.draws)[..., None],
+        seeds=depth_correlation(one.seeds)[..., None],
         counts=one.counts.max(1, keepdim=True).values,
     )
 
@@ -126,6 +179,7 @@ def steps(one: Profile, layers: Sequence[str]) -> tuple[Profile, list[str]]:
         metric=f"{one.metric}_step",
         values=one.values[:, after] - one.values[:, before],
         draws=one.draws[..., after] - one.draws[..., before],
+        seeds=one.seeds[..., after] - one.seeds[..., before],
         counts=torch.minimum(one.counts[:, after], one.counts[:, before]),
     )
     return found, [layers[place] for place in after.tolist()]
@@ -136,11 +190,8 @@ def rows_of(network: str, one: Profile, tasks: Sequence[str], layers: Sequence[s
     names = [*tasks, "mean"]
     for place, task in enumerate(names, len(one.values) - len(names)):
         for at, layer in enumerate(layers):
-            value = float(one.values[place, at])
-            estimate, count = NO_VALUE, 0
-            if not math.isnan(value):
-                estimate = Estimate(value, *percentiles(one.draws[:, place, at]))
-                count = int(one.counts[place, at])
+            estimate = one.estimate(place, at)
+            count = 0 if math.isnan(estimate.value) else int(one.counts[place, at])
             yield _row(
                 network, one.condition, task, layer, one.metric, estimate, count, one.seed, one.interval
             )
@@ -182,13 +233,6 @@ def _row(
 def _with_mean(values: Tensor) -> Tensor:
     """Append the mean over tasks that have a value: (n, n_tasks, n_layers) to (n, n_tasks + 1, n_layers)."""
     return torch.cat([values, values.nanmean(1, keepdim=True)], dim=1)
-
-
-def _over_repetitions(values: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean over dimension 1 of (n, n_repetitions, n_tasks, n_layers), NaN left out."""
-    there = ~values.isnan()
-    weights = weights[..., None, None]
-    return (weights * values.nan_to_num()).sum(1) / (weights * there).sum(1)
 
 
 def _interval(condition: str, repetitions: int, unit: str) -> str:

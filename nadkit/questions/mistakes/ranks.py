@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nadkit.measures import NO_VALUE, Estimate, effective, percentiles, proportion, resample_seeds
+from nadkit.measures import NO_VALUE, Estimate, effective, proportion
+from nadkit.measures.intervals import Z95
 from nadkit.measures.permutation import double_centred, p_value, permutations
+from nadkit.measures.resampling import two_level_variance
 from nadkit.questions.mistakes.similarities import Similarity
 
 EQUAL = 1e-12
@@ -115,16 +117,13 @@ class Ranking:
                 null[:, known] = torch.stack(sums)
         return cls(similarity.name, true, answered, rows, kept, len(known), null)
 
-    def estimate(
-        self, metric: str, weights: Tensor, seed: int, task: int | None = None
-    ) -> tuple[Estimate, int]:
+    def estimate(self, metric: str, weights: Tensor, task: int | None = None) -> tuple[Estimate, int]:
         """Return a metric over the errors of one class, or over all, and how many they are.
 
         Parameters
         ----------
         metric : top_share, auc, or either with _centred
         weights : (n_draws, n_errors) of a bootstrap over all errors, stratified by true class
-        seed : of the second level, over the masks' seeds
         task : a true class; None for all
         """
         mine = self._errors(task)
@@ -133,24 +132,27 @@ class Ranking:
         values = self.values[metric][:, mine]
         if metric.startswith("top_share") and len(values) == 1:
             return proportion(float(values.sum()), len(mine)), len(mine)
-        drawn = self._drawn(values, weights[:, self.rows[mine]], seed)
-        return effective(float(values.mean()), float(drawn.var()), len(mine)), len(mine)
+        drawn = _drawn(values, weights[:, self.rows[mine]])
+        return effective(float(values.mean()), two_level_variance(values.mean(1), drawn), len(mine)), len(
+            mine
+        )
 
-    def lead(self, other: Ranking, weights: Tensor, seed: int) -> tuple[Estimate, int]:
+    def lead(self, other: Ranking, weights: Tensor) -> tuple[Estimate, int]:
         """Return by how much this centred AUC is above another's, on the errors that both rank."""
         if "auc_centred" not in self.values or "auc_centred" not in other.values:
             return NO_VALUE, 0
         both = self.rows[torch.isin(self.rows, other.rows)]
         if not len(both):
             return NO_VALUE, 0
-        values, drawn = [], []
-        for ranking in (self, other):
-            one = ranking.values["auc_centred"][:, torch.isin(ranking.rows, both)]
-            values.append(float(one.mean()))
-            drawn.append(self._drawn(one, weights[:, both], seed))
+        # Of a similarity without masks there is one, which stands against each seed's.
+        one, two = (
+            ranking.values["auc_centred"][:, torch.isin(ranking.rows, both)] for ranking in (self, other)
+        )
+        gap = one - two
+        value, variance = float(gap.mean()), two_level_variance(gap.mean(1), _drawn(gap, weights[:, both]))
         # Without a spread over draws, as of a single error, nothing is known of the difference.
-        ends = percentiles(drawn[0] - drawn[1]) if len(both) > 1 else (-1.0, 1.0)
-        return Estimate(values[0] - values[1], *ends), len(both)
+        half = Z95 * math.sqrt(variance) if len(both) > 1 else 2.0
+        return Estimate(value, max(-1.0, value - half), min(1.0, value + half)), len(both)
 
     def p_value(self) -> float:
         """Return how often the classes, permuted jointly, have at least this centred AUC; NaN if unknown."""
@@ -187,11 +189,10 @@ class Ranking:
         mine = torch.ones_like(self.true, dtype=torch.bool) if task is None else self.true == task
         return mine.nonzero().flatten()
 
-    @staticmethod
-    def _drawn(values: Tensor, weights: Tensor, seed: int) -> Tensor:
-        """The mean in every draw: errors at the first level, the masks' seeds at the second."""
-        picks = resample_seeds(len(values), len(weights), seed)
-        return ((weights @ values.T) * picks).sum(1) / values.shape[1]
+
+def _drawn(values: Tensor, weights: Tensor) -> Tensor:
+    """Each seed's mean (n_seeds, n_draws) over errors, of values (n_seeds, n_errors)."""
+    return (values @ weights.T) / values.shape[1]
 
 
 def rankings(

@@ -132,7 +132,7 @@ def why(
         Several seeds of the masks rank each for itself, and their values are averaged. A task without a
         picture or an error has n = 0 and an empty (NaN) value. Intervals of shares are
         Wilson's; others, and those of several seeds, take their variance from a bootstrap stratified by true
-        class, with the masks' seeds as its second level; of excess they are its percentiles. They
+        class, to which the spread of seeds adds by Student's t. They
         hold for these classes; the permutations say whether as much is to be expected of other classes.
         `attrs["answer"]` is the table in one sentence and `attrs["notes"]` says what was left out.
 
@@ -194,7 +194,7 @@ def _table(
     rows = list(_error_rows(network, sets[0].tasks, reading))
     weights = stratified_weights(true, BOOTSTRAP, seed)
     for ranking in ranked:
-        rows += _rows(network, sets, ranking, ranked[0], weights, top, seed)
+        rows += _rows(network, sets, ranking, ranked[0], weights, top)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "int64"})
     table.attrs = {"notes": notes, "top": top}
     table.attrs["answer"] = answer(table)
@@ -217,7 +217,6 @@ def _rows(
     overlap: Ranking,
     weights: Tensor,
     top: int,
-    seed: int,
 ) -> Iterator[Row]:
     """All rows of one similarity."""
     masked = ranking.name in ("overlap", "jaccard")
@@ -231,7 +230,7 @@ def _rows(
     places: list[tuple[str, int | None]] = [(task, network.class_index(task)) for task in sets[0].tasks]
     for task, place in [*places, ("all", None)]:
         for metric in METRICS:
-            estimate, n = ranking.estimate(metric, weights, seed + 1, place)
+            estimate, n = ranking.estimate(metric, weights, place)
             yield _row(network, task, ranking.name, metric, estimate, n, own, varies[1])
         count = len(ranking.true) if place is None else int((ranking.true == place).sum())
         yield _row(
@@ -243,7 +242,7 @@ def _rows(
     for metric, value in (("p_value", ranking.p_value()), ("detectable", ranking.detectable())):
         yield _row(network, "all", ranking.name, metric, _counted(value), len(ranking.true), own, permuted)
     if ranking is not overlap:
-        lead, n = overlap.lead(ranking, weights, seed + 1)
+        lead, n = overlap.lead(ranking, weights)
         yield _row(network, "all", ranking.name, "excess", lead, n, ours, varies[0])
 
 
