@@ -153,9 +153,9 @@ def where(
         constant or no pixel lies strictly above the tenth's edge. Such cases are left out of means and
         counted; where nothing is left, the value is empty (NaN) and n is 0. Intervals are percentiles of a
         bootstrap over mosaics (each with its four quadrants) or over pictures (class by class) and, with
-        several seeds of the masks, wider by their spread (Student's t). `attrs["answer"]` is the table in one sentence, and
-        `attrs["mosaics"]` tells for each network whether its mosaics were at object scale or, where it takes
-        pictures of one size only, resized to it.
+        several seeds of the masks, wider by their spread (Student's t). `attrs["answer"]` is the table in one
+        sentence, and `attrs["mosaics"]` tells for each network whether its mosaics were at object scale or,
+        where it takes pictures of one size only, resized to it.
 
     Raises
     ------
