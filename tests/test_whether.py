@@ -250,16 +250,50 @@ def test_excess_is_over_the_control_that_is_best_on_its_mean(table: pd.DataFrame
     assert table.attrs["controls"] == dict.fromkeys(CONTROLS, "given")
 
 
-def test_without_calibration_excess_is_raw_and_only_whole_is_recomposed(
+def test_without_calibration_the_evidence_is_of_auroc_and_only_whole_is_recomposed(
     network: Network, images: Images, masks: MaskSet
 ) -> None:
-    table = whether(network, masks, images, controls=CONTROLS, draws=0)
+    table = whether(network, masks, images, controls=CONTROLS, draws=6)
     assert "balanced_accuracy_calibrated" not in set(table["metric"])
-    assert "random" not in set(table["condition"])
     assert table[table["metric"] == "recomposed_accuracy"]["condition"].tolist() == ["whole"]
-    best = max(value(table, "mean", name, "balanced_accuracy") for name in CONTROLS)
-    difference = value(table, "mean", "kept", "balanced_accuracy") - best
-    assert value(table, "mean", "kept", "excess") == pytest.approx(difference)
+    best = max(CONTROLS, key=lambda name: value(table, "mean", name, "auroc"))
+    for task in (*TASKS, "mean"):
+        difference = value(table, task, "kept", "auroc") - value(table, task, best, "auroc")
+        assert value(table, task, "kept", "excess") == pytest.approx(difference)
+    null = [
+        value(whether(network, masks.random(draw), images, controls=None, draws=0), "mean", "kept", "auroc")
+        for draw in range(6)
+    ]
+    spreads = (value(table, "mean", "kept", "auroc") - np.mean(null)) / np.std(null, ddof=1)
+    assert value(table, "mean", "kept", "effect_in_spreads") == pytest.approx(spreads)
+    assert "an AUROC of" in table.attrs["answer"]
+    assert "not calibrated: balanced accuracy" in table.attrs["answer"]
+    none = whether(network, masks, images, controls=CONTROLS, draws=0)
+    assert "random" not in set(none["condition"])
+
+
+def telling_network(images: Images) -> Network:
+    """A network that tells the classes; its fifth unit takes 99 from the logit of bags, whatever is shown."""
+    layers = [torch.nn.Linear(6, 4, bias=False), torch.nn.Linear(4, 5), torch.nn.Linear(5, 4, bias=False)]
+    model = torch.nn.Sequential(torch.nn.Flatten(), *layers)
+    prototypes = torch.stack([images.of(name).pixels.flatten(1).mean(0) for name in NAMES])
+    with torch.no_grad():
+        layers[0].weight.copy_(3 * prototypes)
+        layers[1].weight.copy_(torch.cat([torch.eye(4), torch.zeros(1, 4)]))
+        layers[1].bias.copy_(torch.tensor([0.0, 0, 0, 0, 1]))
+        layers[2].weight.copy_(torch.cat([torch.eye(4), torch.tensor([[-99.0], [0], [0], [0]])], 1))
+    return Network.wrap(model, NAMES, example=torch.zeros(1, 1, 2, 3), layers=["2"], name="telling")
+
+
+def test_a_control_that_ranks_as_well_at_another_threshold_leaves_no_excess(images: Images) -> None:
+    network = telling_network(images)
+    own = MaskSet.from_scores({"2": torch.tensor([[1.0, 1, 1, 1, 0]])}, ["bag"])
+    control = MaskSet.from_scores({"2": torch.ones(1, 5)}, ["bag"])
+    table = whether(network, own, images, controls={"shared": control}, draws=0)
+    gap = [value(table, "bag", name, "balanced_accuracy") for name in ("kept", "shared")]
+    assert gap[0] - gap[1] > 0.2
+    assert value(table, "bag", "kept", "excess") == 0
+    assert "so does a control" in table.attrs["answer"]
 
 
 def same(first: pd.DataFrame, second: pd.DataFrame) -> None:
@@ -379,6 +413,8 @@ def test_several_seeds_are_averaged_and_vary(network: Network, images: Images, h
     assert value(table, "all", "kept", "recomposed_accuracy") == pytest.approx(recomposed)
     row = cell(table, "mean", "kept", "balanced_accuracy")
     assert row["interval"] == "mask seeds × images"
+    given = cell(table, "mean", "kept", "excess")["interval"]
+    assert given == "mask seeds × images, given the control's masks"
     assert row["seed"] is pd.NA
     assert cell(table, "mean", "whole", "balanced_accuracy")["interval"] == "images"
     # What varies between seeds widens the interval beyond that of the pictures.
@@ -718,7 +754,10 @@ def test_intervals_of_means_and_of_excess_cover_near_one(monkeypatch: pytest.Mon
         sample = Sample.of(tuple(map(str, range(tasks))), labels, labels, run)
         kept, shared = (
             Outcome(
-                condition, sample, Readings(*[(noise + size * positive - size / 2)[None].double()] * 4), None
+                condition,
+                sample,
+                Readings(*[odds := (noise + size * positive - size / 2)[None].double()] * 4),
+                odds,
             )
             for condition, noise, size in zip(conditions, (own, other), (shift, weaker), strict=True)
         )
@@ -751,20 +790,71 @@ def calibrated(table: pd.DataFrame) -> pd.DataFrame:
 
 KEPT = (0.93, 0.91, 0.95)
 CONTROL = (0.85, 0.83, 0.87)
+ALL = {"relabelled": (0.7, 0.6, 0.8), "shared": CONTROL, "untrained": (0.6, 0.55, 0.65)}
 
 
 def test_the_sentence_says_contains_only_above_every_doubt() -> None:
-    above = answer(facts(whole=(0.95, 0.9, 1), kept=KEPT, shared=CONTROL, excess=(0.08, 0.01, 0.1)))
+    above = answer(facts(whole=(0.95, 0.9, 1), kept=KEPT, **ALL, excess=(0.08, 0.01, 0.1)))
     assert above == (
         "net contains sub-architectures of its tasks: keeping 30 % of the units of each task solves the "
         "tasks, at a balanced accuracy of 0.93 [0.91, 0.95] (whole network 0.95); the best learned control "
         "(shared) has 0.85 [0.83, 0.87], an excess of 0.08 [0.01, 0.10]."
     )
     for low in (0.0, -0.01):
-        touching = answer(facts(kept=KEPT, shared=CONTROL, excess=(0.08, low, 0.1)))
+        touching = answer(facts(kept=KEPT, **ALL, excess=(0.08, low, 0.1)))
         assert "contains" not in touching
         assert "solves the tasks, at" in touching
         assert "but so does a control: the best learned control (shared)" in touching
+
+
+def test_a_control_without_a_value_is_named_and_nothing_is_contained() -> None:
+    some = {name: numbers for name, numbers in ALL.items() if name != "untrained"}
+    found = answer(facts(kept=KEPT, **some, excess=(0.08, 0.01, 0.1)))
+    assert "contains" not in found
+    assert found.endswith(
+        "0.93 [0.91, 0.95], more than the learned controls there are (relabelled, shared): the best (shared) "
+        "has 0.85 [0.83, 0.87], an excess of 0.08 [0.01, 0.10]; untrained is missing."
+    )
+    two = answer(facts(kept=KEPT, shared=CONTROL, untrained=(math.nan,) * 3, excess=(0.0, -0.1, 0.1)))
+    assert two.endswith("0.00 [-0.10, 0.10]; relabelled and untrained are missing.")
+
+
+def test_a_control_at_chance_has_not_done_as_well() -> None:
+    chance = dict.fromkeys(ALL, (0.55, 0.45, 0.65))
+    found = answer(facts(kept=(0.6, 0.51, 0.7), **chance, excess=(0.05, -0.02, 0.1)))
+    assert "but a control cannot be ruled out (excess 0.05 [-0.02, 0.10]): the best" in found
+    assert "so does" not in found
+
+
+def test_relabelled_masks_of_classes_without_pictures_are_missing(images: Images) -> None:
+    """Bag and boot are there; their relabelled masks accept what is not there, in one case or in both."""
+    network, two = telling_network(images), images.subset(["bag", "boot"])
+    rows = torch.tensor([[1.0, 1, 1, 1, 0]] * 3)
+    own, less = (MaskSet.from_scores({"2": rows * keep}, TASKS) for keep in (torch.ones(5), torch.eye(5)[0]))
+    for permutation, words in (
+        ([0, 1, 2], "; relabelled and untrained are missing"),
+        ([0, 2, 3], "; relabelled has a value for 1 of 2 tasks, untrained is missing"),
+    ):
+        moved = less.with_meta(permutation=permutation)
+        table = whether(network, own, two, controls={"relabelled": moved, "shared": less}, draws=0)
+        assert (cell(table, "bag", "relabelled", "auroc")["n"] > 0) == (permutation[2] == 3)
+        assert "contains" not in table.attrs["answer"]
+        assert words in table.attrs["answer"]
+
+
+def test_the_best_control_leaves_the_smallest_excess_over_tasks_that_both_have() -> None:
+    """Shared is better on its one task, a, and worse than kept there; untrained leaves less over both."""
+    columns = ["network", "task", "condition", "metric", "value", "low", "high"]
+    values = {"kept": {"a": 0.99, "b": 0.71}, "untrained": {"a": 0.97, "b": 0.7}, "shared": {"a": 0.95}}
+    rows = [
+        ("net", task, condition, "auroc", number, number - 0.01, number + 0.01)
+        for condition, of_task in values.items()
+        for task, number in (*of_task.items(), ("mean", sum(of_task.values()) / len(of_task)))
+    ]
+    rows.append(("net", "mean", "kept", "excess", 0.02, 0.01, 0.03))
+    found = answer(pd.DataFrame(rows, columns=columns))
+    assert "the best (untrained) has" in found
+    assert found.endswith("; shared has a value for 1 of 2 tasks, relabelled is missing.")
 
 
 def test_the_sentence_names_the_best_control() -> None:
@@ -795,7 +885,7 @@ def test_the_sentence_prefers_calibrated_values_and_survives_a_file(table: pd.Da
 
 
 def test_a_table_of_something_else_has_no_answer() -> None:
-    with pytest.raises(NadkitError, match="no balanced accuracy of 'kept'"):
+    with pytest.raises(NadkitError, match="no rows of 'kept' or 'removed'"):
         answer(facts(whole=KEPT))
 
 

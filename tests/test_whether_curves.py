@@ -20,6 +20,7 @@ from nadkit.questions import whether
 
 SHARES = (0.3, 0.5, 0.8)
 METRIC = "balanced_accuracy_calibrated"
+CURVES = ["area", "smallest_share", "short_again"]
 
 
 def sets_of(share: float) -> dict[str, MaskSet]:
@@ -114,6 +115,10 @@ def test_the_smallest_share_reaches_95_percent_of_the_better_of_the_whole_networ
                 assert row[end] == pytest.approx(first, nan_ok=True)
             assert (row["n"] == 0) == math.isnan(row["value"])
             reached += row["n"] > 0
+            again = [s for s in SHARES if s > row["value"]
+                     and cell(table, task, condition, METRIC, share=s)["value"] < goal]  # fmt: skip
+            found = value(table, task, condition, "short_again")
+            assert found == pytest.approx(max(again, default=math.nan), nan_ok=True)
     assert 0 < reached < 20
     assert "Over kept shares, 0.95 of the balanced accuracy of hand is reached by" in table.attrs["answer"]
 
@@ -122,9 +127,7 @@ def test_the_rows_of_the_masks_themselves_are_as_without_a_curve(
     table: pd.DataFrame, network: Network, images: Images, held_back: Images, masks: MaskSet
 ) -> None:
     alone = whether(network, masks, images, calibrate_on=held_back, controls=None, draws=3, seed=2)
-    both = table[table["share"].isna() & ~table["metric"].isin(["area", "smallest_share"])].drop(
-        columns="share"
-    )
+    both = table[table["share"].isna() & ~table["metric"].isin(CURVES)].drop(columns="share")
     pd.testing.assert_frame_equal(both.reset_index(drop=True), alone, check_dtype=False, atol=1e-9)
 
 
@@ -222,7 +225,7 @@ def test_the_bundled_curve_is_read_and_not_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    curve = table[table["share"].notna() | table["metric"].isin(["area", "smallest_share"])]
+    curve = table[table["share"].notna() | table["metric"].isin(CURVES)]
     curve = curve[curve["task"].isin(["mean", "all"])].reset_index(drop=True)
     curve.assign(network=network.name).to_csv(tmp_path / f"curve-{network.name}.csv", index=False)
     monkeypatch.setattr(curves_module, "DATA", tmp_path)
@@ -235,7 +238,7 @@ def test_the_bundled_curve_is_read_and_not_measured(
         whether(network, masks, images, controls=None, draws=0, shares="bundled")
     plain = whether(network, every, images, controls=None, draws=0)
     found = whether(network, every, images, controls=None, draws=0, shares="bundled")
-    theirs = found[found["share"].notna() | found["metric"].isin(["area", "smallest_share"])]
+    theirs = found[found["share"].notna() | found["metric"].isin(CURVES)]
     pd.testing.assert_frame_equal(
         theirs.reset_index(drop=True)[curve.columns.intersection(theirs.columns)],
         curve[curve.columns.intersection(theirs.columns)],

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from nadkit.images import Images
-from nadkit.measures.agreement import binary_divergence, r_squared, rank_correlation
+from nadkit.measures.agreement import FEWEST, binary_divergence, r_squared, rank_correlation
 from nadkit.networks import Network
 from nadkit.questions.conditions import Condition
 from nadkit.questions.forwards import BATCH
-from nadkit.questions.outcomes import Metric, Outcome, combined
+from nadkit.questions.metric import Metric, combined
+from nadkit.questions.outcomes import Outcome, together
 from nadkit.questions.tables import Origin, Row
 from nadkit.taps import Taps, frozen
 
@@ -66,15 +68,16 @@ def _of_answers(outcome: Outcome, whole: Tensor, decisive: Tensor) -> Iterator[M
     yield outcome.average("agreement_on_errors", same, concerned)
     if bool((targets == outcome.condition.logits).all()):
         # The logits of relabelled masks mean other classes: over all of them a divergence means nothing.
-        yield outcome.average("kl", outcome.readings.divergence, positive, bounded=False)
+        yield outcome.average("kl", outcome.readings.divergence, positive, (0.0, math.inf))
     odds, truth = outcome.readings.log_odds, whole.T[targets]
     apart = binary_divergence(truth, odds)
-    own, others = (outcome.average("", apart, kind, bounded=False) for kind in (positive, ~positive))
+    own, others = (outcome.average("", apart, kind, (0.0, math.inf)) for kind in (positive, ~positive))
     yield combined("kl_task", own, others, (0.5, 0.5, 0.0), outcome.with_both)
     order = rank_correlation(odds, truth, labels)
     draws = outcome.draws(lambda weights: rank_correlation(odds, truth, labels, weights))
-    counts = torch.full((len(outcome.sample.tasks),), len(labels))
-    yield Metric("rank_correlation", order, counts, len(labels), draws, bounded=False)
+    many = int((labels[:, None] == labels).sum(1).ge(FEWEST).sum())
+    counts = torch.full((len(outcome.sample.tasks),), many)
+    yield Metric("rank_correlation", order, counts, many, draws, limits=(-1.0, 1.0))
 
 
 class Deepest:
@@ -91,8 +94,7 @@ class Deepest:
         assert condition.gates is not None  # by `tapped`
         repetitions, tasks = condition.targets.shape
         values = torch.full((repetitions, tasks), torch.nan, dtype=torch.float64)
-        draws = torch.zeros(repetitions, tasks, 0 if condition.drawn else len(outcome.sample.weights))
-        draws = draws.double()
+        draws = torch.zeros(repetitions, tasks, len(outcome.sample.weights)).double()
         for place, gates in enumerate(condition.gates):
             for task, label in enumerate(condition.targets[place].tolist()):
                 own = labels == label
@@ -107,7 +109,7 @@ class Deepest:
                     draws[place, task] = r_squared(whole, gated, outcome.sample.weights[:, own])
         counts = outcome.positive.sum(2).min(0).values
         drawn = outcome.draws(lambda _: draws)
-        return Metric("r_squared", values, counts, len(labels), drawn)
+        return Metric("r_squared", values, counts, together(outcome.positive), drawn)
 
     def _pair(self, label: int, own: Tensor, address: str, gates: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """(n_images, n_units, n_places) of the whole and of the gated network."""

@@ -20,12 +20,12 @@ EARNED = 19
 def chance_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """Yield effect_in_spreads of every task and the mean, and p_value of the mean; none without draws.
 
-    Both are of balanced accuracy, calibrated if there is a calibration.
+    Both are of balanced accuracy if it is calibrated, else of AUROC.
     """
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
     if "random" not in by_name:
         return
-    own, null = by_name["kept"].balanced_accuracy(), by_name["random"].balanced_accuracy().values
+    own, null = by_name["kept"].judged, by_name["random"].judged.values
     there = ~(own.values.isnan().any(0) | null.isnan().any(0))
     columns = [null[:, task] for task in range(null.shape[1])]
     mean = null[:, there].mean(1) if bool(there.any()) else null[:, 0] * torch.nan

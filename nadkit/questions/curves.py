@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +13,19 @@ import torch
 from nadkit.errors import NadkitError, closest
 from nadkit.images import Images
 from nadkit.masks import MaskSet
+from nadkit.measures import NO_VALUE, Estimate
 from nadkit.measures.curves import area_weights, smallest_share
 from nadkit.networks import BUNDLED, Network, load_masks, load_network, mask_path
 from nadkit.networks.bundled import DATA
 from nadkit.questions.conditions import compared_conditions, learned_conditions, own_conditions
 from nadkit.questions.controls import LEARNED, find_controls
-from nadkit.questions.outcomes import Metric, Outcome
+from nadkit.questions.metric import Metric
+from nadkit.questions.outcomes import Outcome
 from nadkit.questions.showing import show
 from nadkit.questions.tables import Origin, Row, excess_rows, recomposed_rows, share_rows
 
 ENOUGH = 0.95
-"""Of the whole network's balanced accuracy, the better of raw and calibrated."""
+"""Of the whole network's balanced accuracy, the better of raw and calibrated; uncalibrated of its AUROC."""
 
 MOST_DRAWS = 20
 
@@ -185,30 +188,36 @@ def curve_rows(
                 yield from at.rows(metric)
             yield from recomposed_rows(at, outcome)
             yield from share_rows(at, outcome)
-            metrics.setdefault(name, {})[point.share] = outcome.balanced_accuracy()
+            metrics.setdefault(name, {})[point.share] = outcome.judged
             origins[name] = origin
         yield from excess_rows(network.name, outcomes, share=point.share)
     shares, goals = [point.share for point in points], _goals(whole)
     for name, curve in metrics.items():
         if len(shares) > 1 and list(curve) == shares:
-            yield from origins[name].rows(_area(shares, list(curve.values())))
+            alike = len({len(metric.values) for metric in curve.values()}) == 1
+            origin = origins[name] if alike else replace(origins[name], interval="images, given these masks")
+            yield from origin.rows(_area(shares, list(curve.values())))
         yield from _enough(origins[name], list(curve), list(curve.values()), goals)
 
 
 def _area(shares: Sequence[float], curve: Sequence[Metric]) -> Metric:
     """The mean height; every share was shown the same pictures, so bootstraps add up draw by draw."""
     weights = area_weights(shares)
-    drawn = not curve[0].draws.shape[1]  # random draw i at one share goes with draw i at the others
-    values = torch.stack([one.values if drawn else one.values.mean(0, keepdim=True) for one in curve])
-    draws = torch.stack([one.draws for one in curve])
+    # Random draw i, or seed i, at one share goes with the same at the others.
+    repetitions = {len(one.values) for one in curve}
+    values, draws = (
+        torch.stack([each if len(repetitions) == 1 else each.mean(0, keepdim=True) for each in of_all])
+        for of_all in ([one.values for one in curve], [one.draws for one in curve])
+    )
     heights, bootstrapped = (torch.einsum("s,s...->...", weights, each.double()) for each in (values, draws))
     counts = torch.stack([one.counts for one in curve]).min(0).values
     return Metric("area", heights, counts, curve[0].pictures, bootstrapped)
 
 
 def _goals(whole: Outcome) -> list[float]:
-    """What is enough for every task and for the mean: 0.95 of the better of raw and calibrated."""
-    both = [metric for metric in whole.decided() if metric.name.startswith("balanced_accuracy")]
+    """What is enough for every task and for the mean: 0.95 of what the whole network has at best."""
+    accuracies = [metric for metric in whole.decided() if metric.name.startswith("balanced_accuracy")]
+    both = [whole.judged] if whole.calibrated is None else accuracies
     values = [[each.value for each in (*metric.estimates(), metric.mean())] for metric in both]
     return [
         math.nan if any(map(math.isnan, of_task)) else ENOUGH * max(of_task)
@@ -219,8 +228,12 @@ def _goals(whole: Outcome) -> list[float]:
 def _enough(
     origin: Origin, shares: Sequence[float], curve: Sequence[Metric], goals: Sequence[float]
 ) -> Iterator[Row]:
-    """The smallest share that reaches the goal, for every task and for the mean."""
+    """The smallest share that reaches the goal, and the largest that falls short of it again."""
     points = zip(*([*one.estimates(), one.mean()] for one in curve), strict=True)
     for task, goal, of_task in zip((*origin.tasks, "mean"), goals, points, strict=True):
         found = smallest_share(shares, of_task, goal)
         yield origin.row(task, "smallest_share", found, curve[0].pictures)
+        pairs = zip(shares, of_task, strict=True)
+        short = [share for share, each in pairs if share > found.value and each.value < goal]
+        again = Estimate(short[-1], math.nan, math.nan) if short else NO_VALUE
+        yield origin.row(task, "short_again", again, curve[0].pictures)

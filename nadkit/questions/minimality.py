@@ -14,17 +14,18 @@ from nadkit.measures import stratified_weights
 from nadkit.networks import Network
 from nadkit.networks.outputs import log_odds
 from nadkit.questions.forwards import EQUAL, in_steps, labels_of, logits_of
-from nadkit.questions.outcomes import DRAWS, IMAGES, SEEDS, Metric, over_seeds
+from nadkit.questions.metric import Metric
+from nadkit.questions.outcomes import DRAWS, IMAGES, SEEDS
 from nadkit.questions.tables import Origin, Row
 
 PICTURES = 20
 """Own pictures of a task, and about as many of the others: each is answered once for every unit tried."""
 
 KEPT, ADDED = 400, 100
-"""At most so many kept units of a task are tried, and so many removed ones are added back."""
+"""At most so many kept units of a task are tried alone, and so many removed ones are added back."""
 
 STEPS = 20
-"""Pruning looks at so many sizes first, then at every size between the two where the loss passes 1 %."""
+"""Pruning looks at so many sizes first, then at so many between the two where it loses 1 %, and so on."""
 
 LOSS = 0.01
 
@@ -37,7 +38,7 @@ class Tried(NamedTuple):
 
     minimality: tuple[float, Tensor]
     needed: tuple[float, Tensor]
-    units: int
+    pictures: Tensor
 
 
 def minimality_rows(
@@ -67,13 +68,16 @@ def minimality_rows(
     first = sets[0].meta.get("seed")
     mask_seed = first if len(sets) == 1 and isinstance(first, int) else None
     origin = Origin(network.name, tasks, "kept", interval, mask_seed)
-    units = torch.tensor([one.units for one in tried]).view(len(sets), -1)
+    # The same for every seed.
+    chosen = [one.pictures for one in tried[: len(tasks)]]
+    counts = torch.tensor([len(rows) for rows in chosen])
     for name in ("minimality", "needed_share"):
         found = [one.minimality if name == "minimality" else one.needed for one in tried]
         values = torch.tensor([value for value, _ in found]).double().view(len(sets), -1)
         draws = torch.stack([each for _, each in found]).view(len(sets), len(tasks), -1)
-        counts = units.sum(0)
-        yield from origin.rows(Metric(name, values, counts, int(counts.sum()), over_seeds(draws, seed)))
+        there = [rows for rows, value in zip(chosen, values.T, strict=True) if not bool(value.isnan().any())]
+        pictures = len(torch.cat(there).unique()) if there else 0
+        yield from origin.rows(Metric(name, values, counts, pictures, draws))
 
 
 def _try(network: Network, masks: MaskSet, task: str, images: Images, labels: Tensor, seed: int) -> Tried:
@@ -84,7 +88,7 @@ def _try(network: Network, masks: MaskSet, task: str, images: Images, labels: Te
     kept = torch.cat(list(masks.gates(task).values())) > 0.5
     own = labels[chosen] == label
     if not bool(kept.any()) or not bool(own.any()) or bool(own.all()):
-        return Tried((torch.nan, nothing), (torch.nan, nothing), int(kept.sum()))
+        return Tried((torch.nan, nothing), (torch.nan, nothing), chosen)
     inputs = network.prepare(images[chosen].pixels)
     weights = stratified_weights(labels[chosen], DRAWS, seed)
     # The pair: the task's log-odds on its own pictures less those on the others', so that no shift of all
@@ -105,10 +109,18 @@ def _try(network: Network, masks: MaskSet, task: str, images: Images, labels: Te
     found = paired(flipped)
     worth = found[0] - found[1 : 1 + len(ours)]
     others = found[1 + len(ours) :] - found[0]
-    bar = others.quantile(0.95, dim=0) if len(theirs) else torch.zeros(1)
-    shares = (worth > bar + TIE).double().mean(0)
-    needed = _pruned(paired, kept, ours[worth[:, 0].argsort()])
-    return Tried((float(shares[0]), shares[1:]), (float(needed[0]), needed[1:]), len(ours))
+    shares = torch.full(
+        (1 + DRAWS,), torch.nan, dtype=torch.float64
+    )  # without removed units to be held against
+    if len(theirs):
+        shares = (worth > others.quantile(0.95, dim=0) + TIE).double().mean(0)
+    order = ours[worth[:, 0].argsort()]
+    if len(ours) < int(kept.sum()):
+        scores = torch.cat(list(masks.scores.values()), dim=1)[masks.tasks.index(task)]
+        every = _some(kept, int(kept.sum()), seed, in_order=False)
+        order = every[scores[every].argsort(stable=True)]
+    needed = _pruned(paired, kept, order)
+    return Tried((float(shares[0]), shares[1:]), (float(needed[0]), needed[1:]), chosen)
 
 
 def _pruned(paired: Callable[[Tensor], Tensor], kept: Tensor, order: Tensor) -> Tensor:
@@ -120,21 +132,28 @@ def _pruned(paired: Callable[[Tensor], Tensor], kept: Tensor, order: Tensor) -> 
             row[order[:size]] = False
         return paired(rows)
 
-    sizes = sorted({round(len(order) * step / STEPS) for step in range(STEPS + 1)})
+    sizes = _between(-1, len(order) + 1)
     found = measured(sizes)
-    lost = (found[:, 0] < (1 - LOSS) * found[0, 0]).nonzero().flatten()
-    if len(lost):
-        at = int(lost[0])
-        between = list(range(sizes[max(at - 1, 0)] + 1, sizes[at]))
-        if between:
-            found = torch.cat([found[:at], measured(between), found[at:]])
-            sizes = sizes[:at] + between + sizes[at:]
+    while bool((lost := found[:, 0] < (1 - LOSS) * found[0, 0]).any()):
+        at = int(lost.nonzero()[0])
+        between = _between(sizes[max(at - 1, 0)], sizes[at])
+        if not between:
+            break
+        found = torch.cat([found[:at], measured(between), found[at:]])
+        sizes = sizes[:at] + between + sizes[at:]
     start = found[0]
     passed = (found < (1 - LOSS) * start).double().cummax(0).values
     last = (1 - passed).sum(0).long().clamp(min=1) - 1
     left = 1 - torch.tensor(sizes)[last].double() / int(kept.sum())
     # What tells no pictures apart can lose nothing.
     return torch.where(start > TIE, left, left[0]) if float(start[0]) > TIE else left * torch.nan
+
+
+def _between(low: int, high: int) -> list[int]:
+    """All whole numbers between the two, or about STEPS of them from the first to the last."""
+    first, last = low + 1, high - 1
+    steps = min(STEPS, last - first)
+    return sorted({first + round((last - first) * step / max(steps, 1)) for step in range(steps + 1)})
 
 
 def _pictures(labels: Tensor, label: int, seed: int) -> Tensor:
@@ -150,8 +169,9 @@ def _pictures(labels: Tensor, label: int, seed: int) -> Tensor:
     return torch.cat([own, others]).sort().values
 
 
-def _some(which: Tensor, most: int, seed: int) -> Tensor:
+def _some(which: Tensor, most: int, seed: int, *, in_order: bool = True) -> Tensor:
     """Indices of the true entries, at random so many at most."""
     there = which.nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
-    return there[torch.randperm(len(there), generator=generator)[:most]].sort().values
+    chosen = there[torch.randperm(len(there), generator=generator)[:most]]
+    return chosen.sort().values if in_order else chosen

@@ -15,7 +15,8 @@ from nadkit.networks import Network
 from nadkit.networks.outputs import log_odds, whole_logits
 from nadkit.questions.chance import in_spreads
 from nadkit.questions.forwards import BATCH, labels_of, logits_of
-from nadkit.questions.outcomes import DRAWS, IMAGES, RANDOM, SEEDS, Metric, over_seeds
+from nadkit.questions.metric import ANY, Metric
+from nadkit.questions.outcomes import DRAWS, IMAGES, RANDOM, SEEDS
 from nadkit.questions.tables import Origin, Row
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -37,7 +38,8 @@ def removals(sets: Sequence[MaskSet], draws: int, seed: int) -> list[Removal]:
     """Return every dose, weakest first; then all kept units, and those that no other task keeps.
 
     Random draw i removes as many units of each layer and task as masks i (counted around) do; the draws of
-    one number are nested from dose to dose. Units of equal score come in a random order.
+    one number are nested from dose to dose. Units of equal score come in a random order; a task whose units
+    all score alike has none that score highest, and nothing is removed.
     """
     plans = [_plan(masks, seed) for masks in sets]
     found = []
@@ -57,7 +59,8 @@ def _plan(masks: MaskSet, seed: int) -> dict[str, Tensor]:
     order = shuffled.gather(1, scores.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
     rank = order.argsort(1)
     units = scores.shape[1]
-    doses = {f"{100 * dose:g} %": rank < max(1, round(dose * units)) for dose in DOSES}
+    told_apart = scores.amax(1, keepdim=True) > scores.amin(1, keepdim=True)
+    doses = {f"{100 * dose:g} %": (rank < max(1, round(dose * units))) & told_apart for dose in DOSES}
     return {**doses, "kept": kept, "exclusive": kept & (kept.sum(0) == 1)}
 
 
@@ -110,14 +113,21 @@ def necessity_rows(
     for removal, (own, random) in zip(plan, losses, strict=True):
         removed = Origin(network.name, tasks, "removed", interval, mask_seed).at(dose=removal.dose)
         by_chance = Origin(network.name, tasks, "removed_random", RANDOM, seed).at(dose=removal.dose)
-        shares = torch.stack(removal.own).double().mean(2).mean(0).tolist()
-        yield from removed.counted("removed_share", shares, units)
+        which = torch.stack(removal.own)
+        if removal.dose.endswith("%"):
+            # Nothing scores highest where all score alike: there is no such dose, rather than one of 0.
+            none = ~which.any(2).all(0)
+            own, random = (each.masked_fill(none[:, None], torch.nan) for each in (own, random))
+        else:
+            none = torch.zeros(len(tasks), dtype=torch.bool)
+        shares = which.double().mean(2).mean(0).masked_fill(none, torch.nan)
+        yield from removed.counted("removed_share", shares.tolist(), units)
         for name, own_pictures in (("own", True), ("others", False)):
-            kept = _drop(f"drop_{name}", own, there, own_pictures, weights, seed)
+            kept = _drop(f"drop_{name}", own, there, own_pictures, weights)
             yield from removed.rows(kept)
             if not len(random):
                 continue
-            null = _drop(f"drop_{name}", random, there, own_pictures, None, seed)
+            null = _drop(f"drop_{name}", random, there, own_pictures, None)
             yield from by_chance.rows(null)
             yield from _selectivity(removed, "selectivity" + "_others" * (not own_pictures), kept, null)
 
@@ -164,7 +174,7 @@ def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
     return log_odds(logits).gather(-1, at)[..., 0]
 
 
-def _drop(name: str, losses: Tensor, there: Tensor, own: bool, weights: Tensor | None, seed: int) -> Metric:
+def _drop(name: str, losses: Tensor, there: Tensor, own: bool, weights: Tensor | None) -> Metric:
     """The mean loss of each task on its own pictures, or of the others on theirs, each task counting once."""
     tasks, pictures = there.shape
     counts = there.sum(1)
@@ -181,8 +191,8 @@ def _drop(name: str, losses: Tensor, there: Tensor, own: bool, weights: Tensor |
         return total / pick.sum(1)[:, None]
 
     values = chosen(torch.ones(1, pictures).double())[..., 0]
-    drawn = torch.empty(tasks, 0) if weights is None else over_seeds(chosen(weights), seed)
-    return Metric(name, values, (pick.long() * counts).sum(1), pictures, drawn, bounded=False)
+    drawn = torch.empty(*values.shape, 0) if weights is None else chosen(weights)
+    return Metric(name, values, (pick.long() * counts).sum(1), pictures, drawn, limits=ANY)
 
 
 def _selectivity(origin: Origin, name: str, kept: Metric, null: Metric) -> Iterator[Row]:

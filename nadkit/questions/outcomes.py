@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,18 +15,14 @@ from nadkit.measures import (
     Estimate,
     auroc,
     auroc_estimate,
-    correlation,
-    effective,
-    mover,
-    percentiles,
     proportion,
     rates,
     recomposed,
-    resample_seeds,
     stratified_weights,
 )
 from nadkit.questions.conditions import Condition
 from nadkit.questions.forwards import Readings
+from nadkit.questions.metric import SHARE, Metric, combined
 
 DRAWS = 1000
 """Draws of the bootstrap."""
@@ -60,103 +57,6 @@ class Sample:
     def of(cls, tasks: tuple[str, ...], labels: Tensor, chosen: Tensor, seed: int) -> Sample:
         """Return the sample with its weights drawn."""
         return cls(tasks, labels, chosen, stratified_weights(labels, DRAWS, seed), seed)
-
-
-@dataclass(frozen=True, eq=False)
-class Metric:
-    """One metric of one condition, for all tasks.
-
-    Attributes
-    ----------
-    name : as in the tables
-    values : (n_repetitions, n_tasks), NaN where there is none
-    counts : (n_tasks,) of how many pictures it is
-    pictures : how many there are in all
-    draws : (n_tasks, DRAWS) of the bootstrap; (n_tasks, 0) for random masks, which are their own spread
-    exact : single tasks' estimates, where a closed form serves
-    parts : two metrics that this one is a weighted sum of
-    weights : of the two, and a constant
-    bounded : False for values that do not lie in [0, 1]: the interval is then the bootstrap's 2.5-97.5 %
-    """
-
-    name: str
-    values: Tensor
-    counts: Tensor
-    pictures: int
-    draws: Tensor
-    exact: Sequence[Estimate] | None = None
-    parts: tuple[Metric, Metric] | None = None
-    weights: tuple[float, float, float] = (0.5, -0.5, 0.5)
-    bounded: bool = True
-
-    def estimates(self) -> list[Estimate]:
-        """Return one estimate a task."""
-        return [self._of([task]) for task in range(len(self.counts))]
-
-    def mean(self) -> Estimate:
-        """Return the mean over the tasks that have a value."""
-        return self._of((~self.values.isnan().any(0)).nonzero().flatten().tolist())
-
-    def _of(self, tasks: list[int]) -> Estimate:
-        """The mean over these tasks and over repetitions."""
-        if not tasks or bool(self.values[:, tasks].isnan().any()):
-            return NO_VALUE
-        if self.exact is not None and len(tasks) == 1:
-            return self.exact[tasks[0]]
-        values = self.values[:, tasks].mean(1)
-        if not self.draws.shape[1]:
-            return Estimate(float(values.mean()), *percentiles(values))
-        if self.parts is not None:
-            first, second = self.parts
-            *weights, constant = self.weights
-            together = correlation(first.draws[tasks].mean(0), second.draws[tasks].mean(0))
-            return mover([first._of(tasks), second._of(tasks)], weights, constant, together)
-        if not self.bounded:
-            return Estimate(float(values.mean()), *percentiles(self.draws[tasks].mean(0)))
-        variance = float(self.draws[tasks].mean(0).var())
-        return effective(float(values.mean()), variance, min(int(self.counts[tasks].sum()), self.pictures))
-
-
-def combined(
-    name: str, first: Metric, second: Metric, weights: tuple[float, float, float], counts: Tensor
-) -> Metric:
-    """Return a weighted sum of two metrics of one condition, of different pictures, and a constant."""
-    one, two, constant = weights
-    exact = None
-    if first.exact is not None and second.exact is not None:
-        # Within one task the two are of different pictures, and so independent.
-        pairs = zip(first.exact, second.exact, strict=True)
-        exact = [mover(pair, (one, two), constant) for pair in pairs]
-    return Metric(
-        name,
-        one * first.values + two * second.values + constant,
-        counts,
-        first.pictures,
-        one * first.draws + two * second.draws + constant,
-        exact,
-        (first, second) if first.bounded else None,
-        weights,
-        first.bounded,
-    )
-
-
-def difference(name: str, first: Metric, second: Metric) -> Metric:
-    """Return first minus second, of the same pictures: their bootstraps tell how far they go together."""
-    return Metric(
-        name,
-        (first.values.mean(0) - second.values.mean(0))[None],
-        torch.minimum(first.counts, second.counts),
-        first.pictures,
-        first.draws - second.draws,
-        parts=(first, second),
-        weights=(1.0, -1.0, 0.0),
-    )
-
-
-def over_seeds(draws: Tensor, seed: int) -> Tensor:
-    """Return (n_tasks, DRAWS) of (n_repetitions, n_tasks, DRAWS): a bootstrap's second level, over seeds."""
-    picks = resample_seeds(len(draws), DRAWS, seed + 1)
-    return torch.einsum("rtb,br->tb", draws, picks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +109,20 @@ class Outcome:
         names = ("balanced_accuracy", "balanced_accuracy_calibrated")
         kinds = zip(names, (self.readings.log_odds, self.calibrated), strict=True)
         found = [replace(self._rates(odds)[-1], name=name) for name, odds in kinds if odds is not None]
-        return [*found, self.auroc("auroc", self.readings.log_odds)]
+        return [*found, self._ranked]
+
+    @cached_property
+    def judged(self) -> Metric:
+        """Balanced accuracy if it is calibrated, else AUROC.
+
+        Learning sets the threshold of a task's own masks and of some controls only; where no calibration
+        makes up for it, only a metric without a threshold tells units apart and not thresholds.
+        """
+        return self._ranked if self.calibrated is None else self._rates(self.calibrated)[-1]
+
+    @cached_property
+    def _ranked(self) -> Metric:
+        return self.auroc("auroc", self.readings.log_odds)
 
     def auroc(self, name: str, scores: Tensor) -> Metric:
         """Return how well scores (n_repetitions, n_tasks, n_images) rank each task's pictures."""
@@ -220,10 +133,6 @@ class Outcome:
             exact = [auroc_estimate(value, ours, positive.shape[2] - ours) for value, ours in kinds]
         draws = self.draws(lambda weights: auroc(scores, positive, weights))
         return Metric(name, values, self.with_both, positive.shape[2], draws, exact)
-
-    def balanced_accuracy(self) -> Metric:
-        """Return balanced accuracy, calibrated if there is a calibration."""
-        return self._rates(self.decisive)[-1]
 
     @property
     def decisive(self) -> Tensor:
@@ -260,7 +169,7 @@ class Outcome:
             return NO_VALUE, 0
         if self.single:
             return proportion(float(right[0, asked[0]].sum()), count), count
-        draws = self.draws(lambda weights: ((right * asked) @ weights.T / counts[:, None])[:, None])[:1]
+        draws = self.draws(lambda weights: ((right * asked) @ weights.T / counts[:, None])[:, None])
         values = (right * asked).sum(1, keepdim=True) / counts[:, None]
         return Metric("", values, torch.tensor([count]), count, draws).mean(), count
 
@@ -275,8 +184,8 @@ class Outcome:
         for place, (name, kind) in enumerate((("recall", positive), ("false_alarm", ~positive))):
             counts = kind.sum(2).min(0).values
             exact = _proportions(values[place], counts) if self.single else None
-            draws = self._over_seeds(None if drawn is None else drawn[place])
-            simple.append(Metric(name, values[place], counts, positive.shape[2], draws, exact))
+            draws = torch.empty(*values[place].shape, 0) if drawn is None else drawn[place]
+            simple.append(Metric(name, values[place], counts, together(kind), draws, exact))
         recall, false_alarm = simple
         both = combined("balanced_accuracy", recall, false_alarm, (0.5, -0.5, 0.5), self.with_both)
         return [recall, false_alarm, both]
@@ -287,10 +196,10 @@ class Outcome:
         ours, total = self.positive.sum(2), self.positive.shape[2]
         return torch.where(((ours > 0) & (ours < total)).all(0), total, 0)
 
-    def average(self, name: str, values: Tensor, kind: Tensor, *, bounded: bool = True) -> Metric:
+    def average(self, name: str, values: Tensor, kind: Tensor, limits: tuple[float, float] = SHARE) -> Metric:
         """Return the mean of values over the pictures of a kind, both (n_repetitions, n_tasks, n_images).
 
-        Bounded ones are 0 or 1 (or NaN for a task without any).
+        Of shares the values are 0 or 1 (or NaN for a task without any).
         """
         counts = kind.sum(2)
         mean = (values * kind).sum(2) / counts
@@ -301,18 +210,19 @@ class Outcome:
             return torch.where(found.isnan(), mean[..., None], found)
 
         fewest = counts.min(0).values
-        exact = _proportions(mean, fewest) if self.single and bounded else None
-        return Metric(name, mean, fewest, kind.shape[2], self.draws(drawn), exact, bounded=bounded)
+        exact = _proportions(mean, fewest) if self.single and limits == SHARE else None
+        return Metric(name, mean, fewest, together(kind), self.draws(drawn), exact, limits=limits)
 
     def draws(self, measure: Callable[[Tensor], Tensor]) -> Tensor:
-        """(n_tasks, DRAWS) of a measure that turns weights into (n_repetitions, n_tasks, DRAWS)."""
-        return self._over_seeds(None if self.condition.drawn else measure(self.sample.weights))
+        """(n_repetitions, n_tasks, DRAWS) that a measure makes of weights; no draws of random masks."""
+        if self.condition.drawn:
+            return torch.empty(*self.condition.targets.shape, 0)
+        return measure(self.sample.weights)
 
-    def _over_seeds(self, draws: Tensor | None) -> Tensor:
-        """Average the repetitions as each draw's second level picked them; (n_tasks, 0) without draws."""
-        if draws is None:
-            return torch.empty(self.condition.targets.shape[1], 0)
-        return over_seeds(draws, self.sample.seed)
+
+def together(kind: Tensor) -> int:
+    """How many pictures are of some task's kind (n_repetitions, n_tasks, n_images); the fewest of a seed."""
+    return int(kind.any(1).sum(1).min())
 
 
 def _proportions(values: Tensor, counts: Tensor) -> list[Estimate]:

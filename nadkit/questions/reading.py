@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError
 from nadkit.questions.controls import LEARNED
+from nadkit.questions.verdict import JUDGED, SOLVED, fact, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOLVED = 0.95
-"""The share of the whole network's balanced accuracy from which on a task counts as solved, not in part."""
-
-DOSES = {"exclusive": "that only one task keeps", "5 %": "that score highest for a task"}
+DOSES = {
+    "exclusive": "that only one task keeps",
+    "5 %": "that score highest for a task",
+    "kept": "that a task keeps",
+}
 """The doses of removal that the sentence is about: the first that removes anything."""
 
 SHOWN = ("recall", "false_alarm", "balanced_accuracy", "kept_share")
 
 
-class _Fact(NamedTuple):
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
 def answer(table: pd.DataFrame) -> str:
     """Return the table of `whether` in words, computed from its rows: one sentence for each part it has.
 
-    The first says "contains" only where the lower end of the mean excess over the best learned control is
-    above 0, and "in part" below 0.95 of the whole network's balanced accuracy, the better of raw and
-    calibrated. Then come the curve, agreement, necessity and minimality.
+    The first is of calibrated balanced accuracy, or, if nothing is calibrated, of AUROC. It says "contains"
+    only where the lower end of the mean excess over the best learned control is above 0 and all three learned
+    controls stand beside the masks, and "in part" below 0.95 of the whole network's value (the better of raw
+    and calibrated). Then come the curve, layers, the matrix, the comparison, agreement, necessity and
+    minimality.
 
     Examples
     --------
@@ -53,19 +48,28 @@ def answer(table: pd.DataFrame) -> str:
     Raises
     ------
     NadkitError
-        The table has no part that can be put in a sentence, such as balanced accuracy of the condition kept.
+        The table has no part that can be put in a sentence.
     """
     found = sentences(table)
     if not found:
-        raise NadkitError("no balanced accuracy of 'kept' in this table; give a table of whether(...)")
+        raise NadkitError("no rows of 'kept' or 'removed' in this table; give a table of whether(...)")
     return " ".join(found)
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
     """Return a sentence for each part of the table that has one."""
     plain, name = plain_rows(table), str(table["network"].iloc[0]) if len(table) else ""
-    parts = (_sufficiency, _curve, _agreement, _necessity, _minimality)
-    return [found for part in parts if (found := part(table if part is _necessity else plain, name))]
+    found = [
+        verdict(plain, name),
+        _curve(table, name),
+        _layers(table, name),
+        _matrix(table, name),
+        _comparison(plain, name),
+        _agreement(plain, name),
+        _necessity(table, name),
+        _minimality(plain, name),
+    ]
+    return [sentence for sentence in found if sentence]
 
 
 def plain_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -88,69 +92,87 @@ def plain_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["layer"].isin(["all"]) | table["layer"].isna()] if "layer" in table else table
 
 
-def _sufficiency(table: pd.DataFrame, name: str) -> str:
-    if not ((table["condition"] == "kept") & (table["metric"] == "balanced_accuracy")).any():
-        return ""
-    metric = _decisive(table)
-    # Calibration can cost the whole network a little; parts are held against the better of its two values.
-    either = [_value(table, "whole", each) for each in ("balanced_accuracy", metric)]
-    whole = max(either)
-    kept = _fact(table, "kept", metric)
-    if kept is None:
-        return "No task has pictures of both kinds, its own and others', so there is no answer."
-    share = _fact(table, "kept", "kept_share")
-    size = "" if share is None else f"keeping {100 * share.value:.3g} % of the units of each task "
-    kind = "calibrated balanced accuracy" if metric.endswith("calibrated") else "balanced accuracy"
-    level = f"at a {kind} of {kept}" + ("" if whole < 0 else f" (whole network {whole:.2f})")
-    solves = "solves the tasks" + (" in part" if kept.value < SOLVED * whole else "")
-    if kept.low <= 0.5:
-        return f"{name}: {size}does not solve the tasks, {level}; a constant answer has 0.50."
-    together = _recomposed(table)
-    excess = _fact(table, "kept", "excess")
-    if excess is None:
-        return f"{name}: {size}{solves}, {level}, and no learned control stands beside it{together}."
-    best = max(
-        (control for control in LEARNED if _fact(table, control, metric) is not None),
-        key=lambda control: _value(table, control, metric),
-    )
-    beside = f"the best learned control ({best}) has {_fact(table, best, metric)}, an excess of {excess}"
-    if excess.low > 0:
-        return f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}; {beside}{together}."
-    return f"{name}: {size}{solves}, {level}, but so does a control: {beside}{together}."
-
-
-def _recomposed(table: pd.DataFrame) -> str:
-    """How often all sub-architectures together name the right class, beside the whole and a shared mask."""
-    found = {
-        name: _fact(table, condition, "recomposed_accuracy", "all")
-        for name, condition in (("", "kept"), ("whole network", "whole"), ("one shared mask", "shared"))
-    }
-    kept = found.pop("")
-    if kept is None:
-        return ""
-    beside = ", ".join(f"{name} {fact.value:.2f}" for name, fact in found.items() if fact)
-    return f"; together they name the right class of {kept} of the pictures" + (
-        f" ({beside})" if beside else ""
-    )
-
-
 def _curve(table: pd.DataFrame, name: str) -> str:
-    rows = table[(table["task"] == "mean") & (table["metric"] == "smallest_share")]
+    plain = plain_rows(table)
+    rows = plain[(plain["task"] == "mean") & (plain["metric"] == "smallest_share")]
     if rows.empty:
         return ""
+    points = table[table["share"].notna()] if "share" in table else table[:0]
+    metrics = set(points["metric"])
+    plainly = "auroc" in metrics and "balanced_accuracy_calibrated" not in metrics
+    metric = "AUROC" if plainly else "balanced accuracy"
     by_words: dict[str, list[str]] = {}
     for condition, value in zip(rows["condition"], rows["value"].astype(float), strict=True):
-        words = "at none" if math.isnan(value) else f"from {value:g} on"
+        again = fact(plain, str(condition), "short_again")
+        words = "at none" if math.isnan(value) else f"first at {value:g}"
+        words += f" (short of it again at {again.value:g})" if again else ""
         by_words.setdefault(words, []).append("the kept units" if condition == "kept" else str(condition))
     said = "; ".join(f"{', '.join(conditions)} {words}" for words, conditions in by_words.items())
-    return f"Over kept shares, {SOLVED:g} of the balanced accuracy of {name} is reached by {said}."
+    return f"Over kept shares, {SOLVED:g} of the {metric} of {name} is reached by {said}."
+
+
+def _layers(table: pd.DataFrame, name: str) -> str:
+    """How far layers differ in what is kept."""
+    if "layer" not in table:
+        return ""
+    rows = table[
+        (table["task"] == "mean") & (table["condition"] == "kept") & (table["metric"] == "kept_share")
+    ]
+    rows = rows[rows["layer"].notna() & (rows["layer"] != "all")]
+    if rows.empty:
+        return ""
+    rows = rows.sort_values("value", kind="stable")
+    ends = [f"{100 * row['value']:.2g} % ({row['layer']})" for _, row in rows.iloc[[0, -1]].iterrows()]
+    return f"Of a layer's units, a task of {name} keeps from {ends[0]} to {ends[1]}, on average over tasks."
+
+
+def _matrix(table: pd.DataFrame, name: str) -> str:
+    """How often pictures of the own and of other classes are accepted."""
+    if "other_task" not in table:
+        return ""
+    there = table[table["other_task"].notna() & table["value"].notna()]
+    metric = next((one for one in ("accepted_calibrated", "accepted") if one in set(there["metric"])), "")
+    there = there[there["metric"] == metric]
+    said = []
+    for condition in ("kept", "whole"):
+        rows = there[there["condition"] == condition]
+        own = rows[rows["task"] == rows["other_task"]]["value"]
+        others = rows[rows["task"] != rows["other_task"]]
+        if own.empty or others.empty:
+            continue
+        most = others.sort_values("value", ascending=False, kind="stable").iloc[0]
+        words = (
+            f"{own.mean():.2f} of the pictures of its class and {others['value'].mean():.2f} of the others'"
+        )
+        if condition == "kept":
+            words += f" (most {most['value']:.2f}, {most['task']} of {most['other_task']})"
+        said.append(words)
+    if not said:
+        return ""
+    beside = f"; the whole network {said[1]}" if len(said) > 1 else ""
+    kind = ", calibrated," if metric == "accepted_calibrated" else ""
+    return f"A sub-architecture of {name} accepts{kind} {said[0]}{beside}."
+
+
+def _comparison(table: pd.DataFrame, name: str) -> str:
+    """What another task's mask, and a mask of the last layer alone, do."""
+    metrics = set(table[table["condition"] == "last_layer"]["metric"])
+    metric = next((one for one in JUDGED if one in metrics), "")
+    words = {"other": "under another task's mask", "last_layer": "with all units but the last layer's open"}
+    facts = {condition: fact(table, condition, metric) for condition in words}
+    said = [f"{found} {words[condition]}" for condition, found in facts.items() if found]
+    if not said:
+        return ""
+    kept = fact(table, "kept", metric)
+    beside = "" if kept is None else f" (its own mask {kept.value:.2f})"
+    return f"A task of {name} has {JUDGED[metric]} of {' and '.join(said)}{beside}."
 
 
 def _agreement(table: pd.DataFrame, name: str) -> str:
-    kept = _fact(table, "kept", "rank_correlation")
+    kept = fact(table, "kept", "rank_correlation")
     if kept is None:
         return ""
-    facts = {control: _fact(table, control, "rank_correlation") for control in LEARNED}
+    facts = {control: fact(table, control, "rank_correlation") for control in LEARNED}
     beside = ", ".join(f"{control} {fact.value:.2f}" for control, fact in facts.items() if fact)
     return (
         f"Within a class, the kept units of {name} order pictures as the whole network does at a rank "
@@ -160,31 +182,38 @@ def _agreement(table: pd.DataFrame, name: str) -> str:
 
 def _necessity(table: pd.DataFrame, name: str) -> str:
     """The units that no other task keeps, if there are any; else those that score highest."""
-    if "dose" not in table:
+    if "dose" not in table or table["dose"].isna().all():
         return ""
-    shares = {dose: _fact(table[table["dose"] == dose], "removed", "removed_share") for dose in DOSES}
-    dose, share = next(((dose, fact) for dose, fact in shares.items() if fact and fact.value > 0), ("", None))
+    shares = {dose: fact(table[table["dose"] == dose], "removed", "removed_share") for dose in DOSES}
+    dose, share = next(((dose, each) for dose, each in shares.items() if each and each.value > 0), ("", None))
+    if not dose:
+        return f"No units of {name} are kept, and none score higher than others, so there are none to remove."
     rows = table[table["dose"] == dose]
-    own, others = (_fact(rows, "removed", metric) for metric in ("drop_own", "drop_others"))
+    own, others = (fact(rows, "removed", metric) for metric in ("drop_own", "drop_others"))
     if own is None or share is None:
         return ""
-    random, spreads = _fact(rows, "removed_random", "drop_own"), _fact(rows, "removed", "selectivity")
+    random, spreads = fact(rows, "removed_random", "drop_own"), fact(rows, "removed", "selectivity")
     beside = "" if random is None else f" (as many random units: {random.value:.2f}"
     beside += "" if spreads is None else f", {spreads.value:.1f} spreads away"
     beside += ")" if beside else ""
     rest = "" if others is None else f", and the other tasks {others}"
     return (
-        f"Removing the units {DOSES[dose]} ({100 * share.value:.2g} % of all) from {name} costs that task "
+        f"Removing the units {DOSES[dose]} ({100 * share.value:.3g} % of all) from {name} costs that task "
         f"{own} of log-odds on its pictures{beside}{rest}."
     )
 
 
 def _minimality(table: pd.DataFrame, name: str) -> str:
-    kept, needed = (_fact(table, "kept", metric) for metric in ("minimality", "needed_share"))
-    if kept is None:
+    if "minimality" not in set(table["metric"]):
         return ""
-    pruned = "" if needed is None else f"; {needed} of them are left when pruning first costs 1 %"
-    return f"Of the kept units of {name}, {kept} are worth more than 95 % of the removed ones{pruned}."
+    kept, needed = (fact(table, "kept", metric) for metric in ("minimality", "needed_share"))
+    pruned = "" if needed is None else f"{needed} of them are left when pruning first costs 1 %"
+    if kept is not None:
+        end = f"; {pruned}" if pruned else ""
+        return f"Of the kept units of {name}, {kept} are worth more than 95 % of the removed ones{end}."
+    if pruned:
+        return f"No units of {name} are removed that the kept ones could be held against; {pruned}."
+    return f"No task of {name} keeps units and has pictures of both kinds, so none can be pruned."
 
 
 def evidence_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -226,21 +255,3 @@ def _text(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:.2f}" if low == value == high else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _decisive(table: pd.DataFrame) -> str:
-    """The metric that excess is of: calibrated balanced accuracy if the table has it."""
-    has = _fact(table, "kept", "balanced_accuracy_calibrated") is not None
-    return "balanced_accuracy_calibrated" if has else "balanced_accuracy"
-
-
-def _fact(table: pd.DataFrame, condition: str, metric: str, task: str = "mean") -> _Fact | None:
-    rows = table[
-        (table["task"] == task) & (table["condition"] == condition) & (table["metric"] == metric)
-    ].dropna(subset="value")
-    return None if rows.empty else _Fact(*(float(rows[name].iloc[0]) for name in _Fact._fields))
-
-
-def _value(table: pd.DataFrame, condition: str, metric: str) -> float:
-    fact = _fact(table, condition, metric)
-    return -math.inf if fact is None else fact.value

@@ -11,7 +11,8 @@ import torch
 
 from nadkit.measures import Estimate
 from nadkit.questions.controls import LEARNED
-from nadkit.questions.outcomes import Metric, Outcome, difference
+from nadkit.questions.metric import Metric, difference
+from nadkit.questions.outcomes import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,8 @@ class Origin:
 
     def counted(self, metric: str, values: Sequence[float], n: int) -> Iterator[Row]:
         """Yield the rows of numbers (one a task) that are counted and so have no interval, and their mean."""
-        mean = math.fsum(values) / len(values)
+        there = [value for value in values if not math.isnan(value)]
+        mean = math.fsum(there) / len(there) if there else math.nan
         for task, value in zip((*self.tasks, "mean"), (*values, mean), strict=True):
             yield self.row(task, metric, Estimate(value, value, value), n, interval=COUNTED)
 
@@ -123,21 +125,26 @@ def layer_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
 
 
 def excess_rows(network: str, outcomes: Sequence[Outcome], **place: object) -> Iterator[Row]:
-    """Yield what the tasks' own masks have over the best learned control, which is best on its mean."""
+    """Yield what the tasks' own masks have over the best learned control, which leaves the smallest mean."""
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
-    controls = [by_name[name].balanced_accuracy() for name in LEARNED if name in by_name]
+    kept, controls = by_name["kept"], [by_name[name] for name in LEARNED if name in by_name]
     if not controls:
         return
-    best = max(controls, key=_mean_or_least)
-    excess = difference("excess", by_name["kept"].balanced_accuracy(), best)
-    yield from Origin.of(network, by_name["kept"], **place).rows(excess)
+    # Means over the tasks that both have; a control without any value is never the best.
+    found = [(difference("excess", kept.judged, control.judged), control) for control in controls]
+    means = [metric.mean().value for metric, _ in found]
+    excess, best = found[min(range(len(found)), key=lambda i: (math.isnan(means[i]), means[i]))]
+    origin = Origin.of(network, kept, **place)
+    if best.single and not kept.single:
+        origin = replace(origin, interval=f"{origin.interval}, given the control's masks")
+    yield from origin.rows(excess)
 
 
 def gap_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """Yield what scores as gates (soft) have over the gates that a threshold makes of them."""
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
     kept = by_name["kept"]
-    gap = difference("discretisation_gap", by_name["soft"].balanced_accuracy(), kept.balanced_accuracy())
+    gap = difference("discretisation_gap", by_name["soft"].judged, kept.judged, paired=True)
     yield from Origin.of(network, kept).rows(gap)
 
 
@@ -155,9 +162,3 @@ def matrix_rows(network: str, outcomes: Sequence[Outcome], class_names: Sequence
                 estimates, n = outcome.accepted(odds, index)
                 for task, estimate in zip(origin.tasks, estimates, strict=True):
                     yield origin.row(task, metric, estimate, n)
-
-
-def _mean_or_least(metric: Metric) -> float:
-    """The mean over tasks; a control without any value is never the best."""
-    value = metric.mean().value
-    return -math.inf if math.isnan(value) else value
