@@ -43,3 +43,17 @@ def in_order(network: Network, masks: object, verb: str, tasks: Sequence[str] = 
             )
         ordered.append(one if one.tasks == tuple(tasks) else one[list(tasks)])
     return ordered
+
+
+def seed_of(sets: Sequence[MaskSet]) -> int | None:
+    """Return the seed that masks were learned with, if they are one set that says so.
+
+    Examples
+    --------
+    >>> import torch
+    >>> masks = MaskSet.from_scores({"conv": torch.eye(2)}, ["a", "b"], {"seed": 3})
+    >>> seed_of([masks]), seed_of([masks, masks])
+    (3, None)
+    """
+    seed = sets[0].meta.get("seed") if len(sets) == 1 else None
+    return seed if isinstance(seed, int) else None

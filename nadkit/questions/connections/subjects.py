@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nadkit.errors import NadkitError
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
-from nadkit.questions.sets import in_order
+from nadkit.questions.sets import in_order, seed_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,7 @@ class Subject:
     @property
     def seed(self) -> int | None:
         """Of the masks, if they are one set that says so."""
-        seed = self.sets[0].meta.get("seed") if len(self.sets) == 1 else None
-        return seed if isinstance(seed, int) else None
+        return seed_of(self.sets)
 
 
 def subjects(network: object, masks: object) -> list[Subject]:

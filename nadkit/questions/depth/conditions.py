@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 from nadkit.masks import MaskSet
 from nadkit.questions.depth.material import Material, read
 from nadkit.questions.depth.profiles import Shares
+from nadkit.questions.sets import seed_of
 
 SHARE = 4
 """Each random draw sees one in so many of the mosaics' places or pictures; together they see all."""
@@ -32,8 +33,7 @@ def shares_of(
     generator = torch.Generator().manual_seed(seed)
     others = _other_tasks(material.tasks, len(sets[0]), generator)[which, places]
     asked = (others >= 0).nonzero().flatten()
-    learned = sets[0].meta.get("seed") if len(sets) == 1 else None
-    mask_seed = learned if isinstance(learned, int) else None
+    mask_seed = seed_of(sets)
 
     def collect(
         condition: str, gates: Sequence[Mapping[str, Tensor]], picked: Sequence[Tensor], rows: Tensor

@@ -18,7 +18,7 @@ from nadkit.questions.mistakes.picture import why_one
 from nadkit.questions.mistakes.ranks import Ranking, rankings
 from nadkit.questions.mistakes.reading import answer
 from nadkit.questions.mistakes.similarities import Reading, read, similarities
-from nadkit.questions.sets import in_order
+from nadkit.questions.sets import in_order, seed_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,7 +220,7 @@ def _rows(
 ) -> Iterator[Row]:
     """All rows of one similarity."""
     masked = ranking.name in ("overlap", "jaccard")
-    ours = _seed(sets)
+    ours = seed_of(sets)
     own = ours if masked else None
     varies = (
         SEEDS if len(sets) > 1 else ERRORS,
@@ -262,11 +262,6 @@ def _row(
 
 def _counted(value: float) -> Estimate:
     return NO_VALUE if math.isnan(value) else Estimate(value, value, value)
-
-
-def _seed(sets: Sequence[MaskSet]) -> int | None:
-    seed = sets[0].meta.get("seed") if len(sets) == 1 else None
-    return seed if isinstance(seed, int) else None
 
 
 def _checked(network: Network, masks: MaskSet | Sequence[MaskSet]) -> list[MaskSet]:
