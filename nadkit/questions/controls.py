@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from nadkit.errors import NadkitError, closest
+from nadkit.images import Images
+from nadkit.learn.controls import fingerprint, learn_controls
 from nadkit.masks import MaskSet
 from nadkit.networks import BUNDLED, Network, load_masks, mask_path
 
@@ -20,8 +24,12 @@ Controls = Mapping[str, MaskSet | Sequence[MaskSet]] | str | None
 _NOT_HOW = {"kept_share", "shared", "pictures", "beta", "missed_share_by", "goal", "reached"}
 
 
+_LEARNED_BEFORE: dict[str, dict[str, MaskSet]] = {}
+"""Controls that this process has learned, by the fingerprint of network, masks' settings and pictures."""
+
+
 def find_controls(
-    controls: Controls, network: Network, sets: Sequence[MaskSet]
+    controls: Controls, network: Network, sets: Sequence[MaskSet], learn_on: Images | None = None
 ) -> tuple[dict[str, list[MaskSet]], dict[str, str]]:
     """Return the learned controls asked for, and where each came from.
 
@@ -30,38 +38,85 @@ def find_controls(
 
     Parameters
     ----------
-    controls : masks by name, "bundled", or None
+    controls : masks by name, "bundled", "learned", or None
     network : the trained network
     sets : its masks, one or several seeds
+    learn_on : the pictures that "learned" learns from, where no bundled controls are those of the masks
 
     Returns
     -------
     tuple
-        The masks of each control, and its origin in words: "bundled" or "given", and what differs.
+        The masks of each control, and its origin in words: "bundled", "learned" or "given", and what
+        differs.
 
     Raises
     ------
     NadkitError
-        A name that is no learned control, or a text other than "bundled".
+        A name that is no learned control, or another text; "learned" without pictures, or of masks whose
+        meta does not tell how they were learned.
     """
+    if learn_on is not None and controls != "learned":
+        raise NadkitError("learn_on is for controls='learned', which learns them from these pictures")
     if controls is None:
         return {}, {}
     if isinstance(controls, str):
-        if controls != "bundled":
+        if controls not in ("bundled", "learned"):
             raise NadkitError(
-                f"no controls {controls!r}; give 'bundled', None, or masks by name ({', '.join(LEARNED)})"
+                f"no controls {controls!r}; give 'bundled', 'learned', None, or masks by name "
+                f"({', '.join(LEARNED)})"
             )
         found, origin = _bundled(network, sets), "bundled"
+        if controls == "learned" and not (len(found) == len(LEARNED) and _are_bundled(network, sets)):
+            found, origin = _learned(network, sets, learn_on), "learned"
     else:
         found, origin = _given(controls), "given"
     return found, {name: _origin(origin, sets, masks) for name, masks in found.items()}
 
 
-def _given(controls: Mapping[str, MaskSet | Sequence[MaskSet]]) -> dict[str, list[MaskSet]]:
+def _learned(network: Network, sets: Sequence[MaskSet], images: Images | None) -> dict[str, list[MaskSet]]:
+    if images is None:
+        raise NadkitError(
+            "controls='learned' needs learn_on, the training pictures that the masks were learned from: no "
+            f"bundled controls are those of these masks of {network.name}"
+        )
+    found: dict[str, list[MaskSet]] = {name: [] for name in LEARNED}
+    for masks in sets:
+        mark = fingerprint(network, images, masks)
+        if mark not in _LEARNED_BEFORE:
+            _LEARNED_BEFORE[mark] = learn_controls(network, images, masks, progress=True)
+        for name, control in _LEARNED_BEFORE[mark].items():
+            found[name].append(control)
+    return found
+
+
+def _are_bundled(network: Network, sets: Sequence[MaskSet]) -> bool:
+    """Tell whether masks are the bundled ones of their seed, of all tasks or some."""
+    for masks in sets:
+        share, seed = asked_share(masks), masks.meta.get("seed")
+        if share is None or not isinstance(seed, int):
+            return False
+        path = mask_path(network.name, objective="one-vs-rest", kept_share=share, seed=seed, control=None)
+        if not path.exists():
+            return False
+        theirs = load_masks(network.name, kept_share=share, seed=seed)[list(masks.tasks)]
+        if not all(torch.equal(scores, theirs.scores[address]) for address, scores in masks.scores.items()):
+            return False
+    return True
+
+
+def _given(controls: object) -> dict[str, list[MaskSet]]:
+    if not isinstance(controls, Mapping):
+        raise NadkitError(
+            f"controls are {type(controls).__name__}; give 'bundled', 'learned', None, or masks by name "
+            f"({', '.join(LEARNED)})"
+        )
     for name in controls:
         if name not in LEARNED:
             raise NadkitError(f"no learned control {name!r}; {closest(str(name), LEARNED)}")
-    given = {name: [sets] if isinstance(sets, MaskSet) else list(sets) for name, sets in controls.items()}
+    given = {
+        name: [sets] if isinstance(sets, MaskSet) else list(sets) if isinstance(sets, Sequence) else []
+        for name, sets in controls.items()
+    }
     for name, sets in given.items():
         if not sets or not all(isinstance(one, MaskSet) for one in sets):
             raise NadkitError(f"the control {name!r} is no MaskSet; give one, or several seeds as a list")

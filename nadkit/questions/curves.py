@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +53,8 @@ def find_points(shares: Shares, network: Network, sets: Sequence[MaskSet]) -> li
         return []
     if isinstance(shares, str):
         raise NadkitError(f"shares are {shares!r}; give kept shares, masks by share, or 'bundled'")
+    if not isinstance(shares, Iterable):
+        raise NadkitError(f"shares are {shares!r}; give a list of kept shares, masks by share, or 'bundled'")
     asked = list(shares)
     wrong = [share for share in asked if not _is_share(share)]
     if wrong or len(set(asked)) < len(asked) or not asked:

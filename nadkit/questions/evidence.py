@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError, closest
@@ -10,6 +10,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
 from nadkit.questions.agreement import agreement_rows
+from nadkit.questions.asked import check_images, check_network, check_number
 from nadkit.questions.chance import chance_rows
 from nadkit.questions.conditions import (
     Condition,
@@ -49,6 +50,7 @@ def whether(
     *,
     calibrate_on: Images | None = None,
     controls: Controls = "bundled",
+    learn_on: Images | None = None,
     draws: int = 20,
     parts: str | Sequence[str] = ("sufficiency", "layers", "matrix"),
     shares: Shares = None,
@@ -82,15 +84,22 @@ def whether(
         Test pictures. Classes are matched to tasks by name; they may be fewer than the tasks, or more, or in
         another order.
     calibrate_on
-        Training pictures that the masks were not learned from. Without them there are no calibrated rows, and
-        recomposed accuracy is of the whole network alone.
+        Training pictures that the masks were not learned from. Without them there are no calibrated rows,
+        recomposed accuracy is of the whole network alone, and the evidence is of AUROC, which has no
+        threshold: learning sets that of a task's own masks and of some controls only, so that without a
+        calibration log-odds above 0 would tell thresholds apart, and not units.
     controls
         Learned controls: masks by name (relabelled, shared, untrained; a list for several seeds, each with
         its own exchange of tasks or its own fresh weights), None, or "bundled", which takes those that come
-        with a bundled network at the kept share of the masks and, if there are none, none.
+        with a bundled network at the kept share of the masks and, if there are none, none. "learned" takes
+        the bundled ones of bundled masks; of other masks it learns them from `learn_on`, as the masks' meta
+        says that they were learned, which takes three times as long and shows a bar; the same call again in
+        this process learns nothing. `nadkit.learn.controls.learn_controls` keeps them in files.
         `table.attrs["controls"]` says which were used, and where both files tell how they were learned, what
         differs: "bundled, learned otherwise: objective". Whether relabelled masks were learned from the same
         pictures cannot be told from their file.
+    learn_on
+        With controls "learned": the training pictures that the masks were learned from.
     draws
         Random masks of the same size, at least 0; 19 or more earn a p-value, 199 one that can be 0.005.
     parts
@@ -114,7 +123,11 @@ def whether(
         "bundled" reads the curve of a bundled network, measured once, on 100 test pictures a class and one
         seed, over six shares: rows over tasks only, in no time.
     per_class
-        Use so many pictures of each class, of `images` and of `calibrate_on`; None for all.
+        Use so many pictures of each class, of `images` and of `calibrate_on`; None for all. Time grows with
+        it: with the default parts, 20 draws and the bundled controls, 20 a class of "resnet-fashion" (ten
+        tasks, 400 pictures with those to calibrate on) take about 13 s of one core, 0.03 s a picture; each
+        of the ten tasks passes every picture through the network once for every mask. Half of the draws
+        saves a third, fewer tasks as much as they are fewer.
     seed
         Of the random masks, the pictures taken and the bootstrap.
     progress
@@ -144,21 +157,22 @@ def whether(
             Open gates over all units, of the network or of a layer; counted, so low and high are the value; n
             is the number of units.
         excess
-            For kept: its balanced accuracy (calibrated, if there is one) minus that of the best learned
-            control, which is the one best on the mean over tasks.
+            For kept: its calibrated balanced accuracy, or without a calibration its AUROC, minus that of the
+            best learned control, which is the one that leaves the smallest mean over the tasks that both
+            have. The sentence says which metric and which control.
         effect_in_spreads, p_value
-            How far that balanced accuracy is from the mean of random, in standard deviations of its draws
-            (n of them); and the one primary test, for the mean over tasks: (1 + draws as good) / (1 + draws),
+            How far the same metric is from the mean of random, in standard deviations of its draws (n of
+            them); and the one primary test, for the mean over tasks: (1 + draws as good) / (1 + draws),
             empty below 19 draws.
         discretisation_gap
-            The same balanced accuracy with the scores themselves as gates, minus that of kept. Masks learned
-            with hard gates, as one-vs-rest, have scores that rank units and are no gates.
+            The same metric with the scores themselves as gates, minus that of kept. Masks learned with hard
+            gates, as one-vs-rest, have scores that rank units and are no gates.
         accepted, accepted_calibrated
             Share of the pictures of class other_task whose log-odds of the task are above 0.
-        area, smallest_share
-            Of a curve, of the same balanced accuracy: its mean height between the first share and the last,
-            and the first share that reaches 0.95 of the whole network's; low and high are the first ones
-            whose upper and lower ends do.
+        area, smallest_share, short_again
+            Of a curve, of the same metric: its mean height between the first share and the last; the first
+            share that reaches 0.95 of the whole network's, where low and high are the first ones whose upper
+            and lower ends do; and the largest share above that one that falls short of it, if one does.
         agreement, agreement_on_errors
             Share of equal decisions (calibrated, if there is a calibration) of a condition and the whole
             network: half over own pictures and half over others'; and over pictures that the whole network
@@ -177,23 +191,26 @@ def whether(
             and 20 % of all units), "kept", and "exclusive": the kept ones that no other task keeps.
         selectivity, selectivity_others
             How far the two drops are from those of as many random units of the same layers, in standard
-            deviations of the draws (of which at most 20 are made).
+            deviations of the draws (of which at most 20 are made). A task whose units all score alike has
+            none that score highest, and no value at such a dose.
         minimality
             Share of kept units whose removal, one at a time, lowers the task's log-odds on its own pictures
-            less those on others' by more than 95 % of (100 random) removed units, added back, raise them.
+            less those on others' by more than 95 % of (100 random) removed units, added back, raise them; of
+            at most 400 kept units. No value where no unit is removed.
         needed_share
             Share of the kept units left when that difference has first lost 1 %, removed one after the other
-            from the least to the most worth alone.
+            from the least to the most worth alone; of more than 400 kept units, from the lowest score on.
 
-        Task "mean" is the mean over tasks that have a value. For relabelled, a task's positives are the
-        pictures of the class that its logit had to learn to accept; of several seeds, each with its own
-        exchange, n is the fewest. A task without a picture has n = 0 and an empty (NaN) value. Rows of
-        random are the mean over draws, from their 2.5 % to their 97.5 % point. Intervals are Wilson's,
-        combined of two for balanced accuracy and excess (MOVER); Newcombe's for AUROC. Means over tasks,
-        and several seeds of the masks, take their variance from a bootstrap stratified by class and, at its
-        second level, over the seeds; two or three seeds tell little about how far seeds vary. Drops,
-        divergences and correlations have the bootstrap's 2.5 % and 97.5 % points. `attrs["answer"]` is the
-        table in words, a sentence for each part.
+        Task "mean" is the mean over tasks that have a value; its n counts a picture once. For relabelled, a
+        task's positives are the pictures of the class that its logit had to learn to accept; of several
+        seeds, each with its own exchange, n is the fewest. A task without a picture has n = 0 and an empty
+        (NaN) value. Rows of random are the mean over draws, from their 2.5 % to their 97.5 % point. Intervals
+        are Wilson's, combined of two for balanced accuracy and excess (MOVER); Newcombe's for AUROC. Means
+        over tasks take their variance from a bootstrap stratified by class. Several seeds of the masks add
+        theirs with Student's t, since two or three seeds tell little about how far seeds vary: of two the
+        interval is wide, and covers more than 95 %. Controls of one seed are taken as they are: "given the
+        control's masks". Drops, divergences and correlations have the bootstrap's 2.5 % and 97.5 % points.
+        `attrs["answer"]` is the table in words, a sentence for each part.
 
     Raises
     ------
@@ -202,28 +219,32 @@ def whether(
     ImageError
         Pictures that the network cannot take, of a class it does not have, or too few for `per_class`.
     NadkitError
-        Masks of several seeds have different tasks, a control is unknown or lacks its meta, draws < 0, no
-        such part, or shares without masks (those that are bundled are named).
+        Masks of several seeds have different tasks, a control is unknown or lacks its meta, "learned" has no
+        pictures, a number is none, no such part, or shares without masks (those that are bundled are named).
 
     Notes
     -----
     A mask that answers its task for every picture has recall 1 and balanced accuracy 0.5; a mask learned on
     a network that never held the task can still solve it. So the network "contains" a sub-architecture only
-    where the lower end of `excess` is above 0.
+    where the lower end of `excess` is above 0 and all three learned controls stand beside the masks.
     """
+    network, images = check_network("whether", network), check_images("whether", images)
+    for name, given in (("calibrate_on", calibrate_on), ("learn_on", learn_on)):
+        if given is not None:
+            check_images("whether", given, name)
+    draws, seed = check_number("draws", draws, 0), check_number("seed", seed, 0)
     sets = in_order(network, masks, "whether")
     if len(network.class_names) < 2:
         raise NadkitError(f"{network.name} has one class; log-odds need two or more")
-    if draws < 0:
-        raise NadkitError(f"{draws} random draws were asked for; give 0 or more")
     asked, points = _parts(parts), find_points(shares, network, sets)
     ready = bundled_curve(network, sets[0].tasks) if isinstance(shares, str) else []
     if not asked and not points and not ready:
         raise NadkitError(f"nothing was asked: give parts ({', '.join(PARTS)}) or shares")
     if per_class is not None:
+        per_class = check_number("per_class", per_class, 1)
         images = images.take(per_class, seed)
         calibrate_on = None if calibrate_on is None else calibrate_on.take(per_class, seed)
-    learned, sources = find_controls(controls, network, sets)
+    learned, sources = find_controls(controls, network, sets, learn_on)
     rows: list[Row] = []
     if asked - {"necessity", "minimality"} or points:
         conditions = _conditions(network, sets, learned, asked, draws, seed)
@@ -283,6 +304,8 @@ def _shown_rows(network: Network, shown: Shown, images: Images, asked: Set[str])
 
 
 def _parts(parts: str | Sequence[str]) -> set[str]:
+    if not isinstance(parts, str | Iterable):
+        raise NadkitError(f"parts are {parts!r}; give one or several of {', '.join(PARTS)}, or 'all'")
     named = [parts] if isinstance(parts, str) else list(parts)
     for part in named:
         if part not in (*PARTS, "all"):
