@@ -42,6 +42,7 @@ from nadkit.measures.agreement import (
     weighted_correlation,
 )
 from nadkit.measures.curves import area_weights, smallest_share
+from nadkit.measures.resampling import student, two_level_covariance, two_level_variance
 
 Z = 1.959963984540054
 
@@ -370,6 +371,59 @@ def test_the_variance_over_draws_is_unbiased() -> None:
     seeds = resample_seeds(3, 40000) @ values.double()
     assert close(seeds.var() / (values.double().var() / 3), 1.0, 0.03)
     assert (resample_seeds(1, 5) == 1).all()
+
+
+def slow_two_levels(values: list[float], draws: list[list[float]], t: float) -> float:
+    """Pictures in common to all seeds, and seeds, as sums: σ²(common) + (t / 1.96)² s² / n."""
+    seeds, count = len(values), len(draws[0])
+    centre = [sum(one) / count for one in draws]
+    mean = [sum(one[k] for one in draws) / seeds for k in range(count)]
+    of_mean = sum((x - sum(centre) / seeds) ** 2 for x in mean) / (count - 1)
+    alone = sum(sum((x - c) ** 2 for x in one) / (count - 1) for one, c in zip(draws, centre, strict=True))
+    own = max(0.0, (alone / seeds - of_mean) * seeds / (seeds - 1))
+    middle = sum(values) / seeds
+    spread = sum((x - middle) ** 2 for x in values) / (seeds - 1)
+    return max(0.0, of_mean - own / seeds) + (t / 1.959963984540054) ** 2 * spread / seeds
+
+
+@pytest.mark.parametrize(("seeds", "t"), [(2, 12.706204736), (3, 4.302652730), (5, 2.776445105)])
+def test_the_variance_of_two_levels_is_that_of_the_slow_way(seeds: int, t: float) -> None:
+    generator = torch.Generator().manual_seed(seeds)
+    values = torch.randn(seeds, generator=generator).double()
+    draws = values[:, None] + torch.randn(50, generator=generator) * 2
+    for noise in (0.1, 1.0, 30.0):
+        noisy = draws + noise * torch.randn(seeds, 50, generator=generator)
+        found = two_level_variance(values, noisy)
+        assert close(found, slow_two_levels(values.tolist(), noisy.tolist(), t), 1e-6 * found)
+    assert close(student(seeds - 1), t, 1e-8)
+    # Of the same number twice: as of one seed, and of seeds alone: Student's.
+    assert close(two_level_variance(values * 0, draws[:1].expand(seeds, -1)), float(draws[0].var()))
+    alone = two_level_variance(values, values[:, None].expand(-1, 9))
+    assert close(1.959963984540054 * math.sqrt(alone), t * float(values.std()) / math.sqrt(seeds), 1e-7)
+    half = two_level_covariance(values, draws, values / 2, draws / 2)
+    assert close(half, two_level_variance(values, draws) / 2)
+
+
+def test_intervals_cover_where_seeds_vary_and_where_they_do_not() -> None:
+    """Means of 20 pictures by 2, 3 and 5 seeds: each picture, each seed and each of both has its own part."""
+    runs, pictures = 300, 20
+    for seeds, by_seed in itertools.product((2, 3, 5), (0.0, 0.3, 3.0)):
+        generator = torch.Generator().manual_seed(seeds)
+        shown = torch.randn(runs, 1, pictures, generator=generator)
+        both = 0.7 * torch.randn(runs, seeds, pictures, generator=generator)
+        given = (shown + both + by_seed * torch.randn(runs, seeds, 1, generator=generator)).double()
+        covered, normal = 0, 0
+        for run in range(runs):
+            draws = given[run] @ stratified_weights(torch.zeros(pictures).long(), 100, run).T / pictures
+            values = given[run].mean(1)
+            half = 1.959963984540054 * math.sqrt(two_level_variance(values, draws))
+            covered += abs(float(values.mean())) <= half
+            plain = float(draws.mean(0).var() + values.var() / seeds)
+            normal += abs(float(values.mean())) <= 1.959963984540054 * math.sqrt(plain)
+        # Of two seeds the interval is wider than it need be where these vary little.
+        most = 1.0 if seeds == 2 else 0.985
+        assert 0.92 <= covered / runs <= most, (seeds, by_seed, covered / runs)
+        assert by_seed < 3 or seeds == 5 or normal / runs < 0.9
 
 
 def test_the_bootstrap_leaves_the_global_generator_alone() -> None:

@@ -769,6 +769,45 @@ def test_intervals_of_means_and_of_excess_cover_near_one(monkeypatch: pytest.Mon
     assert all(0.9 <= share <= 0.995 for share in shares.values()), shares
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_of_several_seeds_cover(seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tasks of twenty pictures; each seed of the masks, and of the control, has its own difficulty."""
+    monkeypatch.setattr(outcomes_module, "DRAWS", 100)
+    tasks, n, runs, varies = 3, 20, 50, 0.5
+    classes = torch.arange(tasks)
+    labels = classes.repeat_interleave(n)
+    positive = (classes[:, None] == labels).double() - 0.5
+    network, one = make_network(), torch.ones(seeds, tasks)
+    chance = torch.distributions.Normal(0.0, 1.0).cdf
+    sizes = {"kept": 3.0, "shared": 2.4}
+    # Over seeds, whose shifts are normal, too.
+    recall, less = (
+        float(chance(torch.tensor(size / 2 / math.sqrt(1 + varies**2 / 4)))) for size in sizes.values()
+    )
+    area = float(chance(torch.tensor(sizes["kept"] / math.sqrt(2 + varies**2))))
+    truth = {"recall": recall, "balanced_accuracy": recall, "auroc": area, "excess": recall - less}
+    covered = dict.fromkeys(truth, 0)
+    for run in range(runs):
+        generator = torch.Generator().manual_seed(run)
+        sample = Sample.of(tuple(map(str, range(tasks))), labels, labels, run)
+        shown = torch.randn(tasks, tasks * n, generator=generator)
+        outcomes = []
+        for name, size in sizes.items():
+            moved = size + varies * torch.randn(seeds, 1, 1, generator=generator)
+            noise = 0.8 * shown + 0.6 * torch.randn(seeds, tasks, tasks * n, generator=generator)
+            odds = (noise + moved * positive).double()
+            gated = ({},) * seeds
+            condition = Condition(name, (network,) * seeds, gated, classes, classes.expand(seeds, -1), one)
+            outcomes.append(Outcome(condition, sample, Readings(*[odds] * 4), odds))
+        found = {metric.name: metric.mean() for metric in outcomes[0].metrics()}
+        rows = {row["task"]: row for row in excess_rows("net", outcomes)}
+        found["excess"] = Estimate(*(float(str(rows["mean"][key])) for key in ("value", "low", "high")))
+        for name, true in truth.items():
+            covered[name] += found[name].low <= true <= found[name].high
+    shares = {name: count / runs for name, count in covered.items()}
+    assert all(share >= 0.88 for share in shares.values()), shares
+
+
 # The sentence, and the table for the eye
 
 

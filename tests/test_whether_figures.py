@@ -74,8 +74,11 @@ def luminance(colour: str) -> float:
 
 
 def test_further_conditions_are_seen_on_white_and_told_apart() -> None:
-    marks = [mark for name, mark in {**MARKS, **FURTHER}.items() if name != "removed_random"]
-    assert len({mark.colour for mark in marks}) == len({mark.symbol for mark in marks}) == len(marks)
+    marks = {name: mark for name, mark in {**MARKS, **FURTHER}.items() if name != "removed_random"}
+    assert len({mark.symbol for mark in marks.values()}) == len(marks)
+    # Colours come twice only where the two are never in one figure.
+    together = [marks[name] for name in (*MARKS, "other", "last_layer")]
+    assert len({mark.colour for mark in together}) == len(together)
     for mark in FURTHER.values():
         assert 1.05 / (luminance(mark.colour) + 0.05) >= 3
 
@@ -138,13 +141,16 @@ def test_a_line_a_condition_over_shares() -> None:
 def test_the_words_of_a_curve() -> None:
     figure = curve(curve_table())
     title = figure.layout.title.text.replace("<br>", " ")
-    assert title.startswith("net: from 0.5 on, kept units reach 0.95 of the whole network; ")
+    assert title.startswith("net: first at 0.5, kept units reach 0.95 of the whole network; ")
     assert "at 0.1 kept 0.66, best learned control 0.56; at 0.5 kept 0.90, best learned control 0.80" in title
     assert figure.layout.meta["alt"] == (
         "Lines of balanced accuracy, calibrated in net, mean over tasks, over kept shares 0.1, 0.3, 0.5. "
         "kept: 0.66, 0.78, 0.90; relabelled: 0.51, 0.63, 0.75; shared: 0.56, 0.68, 0.80; "
         "last_layer: 0.76, 0.88, 1.00. Whole network: 0.98. Chance is 0.5."
     )
+    again = pd.concat([curve_table(), pd.DataFrame([fact("mean", "kept", "short_again", 0.7)])])
+    title = curve(again).layout.title.text.replace("<br>", " ")
+    assert "0.95 of the whole network (short of it again at 0.7); at 0.1" in title
     never = curve_table().replace({"value": {0.5: np.nan}})
     never.loc[never["metric"] == "smallest_share", "value"] = np.nan
     assert "no share reaches 0.95" in curve(never).layout.title.text
@@ -309,3 +315,23 @@ def test_figures_are_the_same_after_a_file(tmp_path: object) -> None:
         path = f"{tmp_path}/table.csv"
         table.to_csv(path, index=False)
         assert draw(pd.read_csv(path)).layout.meta["alt"] == draw(table).layout.meta["alt"]
+
+
+def test_without_calibration_figures_are_of_auroc() -> None:
+    table = curve_table().replace({"metric": {METRIC: "auroc"}})
+    raw = table[table["metric"] == "auroc"].assign(metric="balanced_accuracy", value=0.5)
+    both = pd.concat([raw, table])
+    assert curve(both).layout.meta["alt"].startswith("Lines of AUROC in net")
+    assert "first at 0.5, kept units reach" in curve(both).layout.title.text
+    assert "kept units reach" not in curve(both, "balanced_accuracy").layout.title.text
+    assert figures.whether(both).layout.meta["alt"].startswith("Dot plot of AUROC in net")
+
+
+def test_doses_without_a_value_are_left_out_of_the_words() -> None:
+    table = necessity_table()
+    empty = table["dose"].str.endswith("%") & (table["metric"] != "removed_share")
+    table.loc[empty, ["value", "low", "high"]] = np.nan
+    table.loc[table["dose"] == "exclusive", "value"] = np.nan
+    assert "without its kept units, a task loses " in necessity(table).layout.title.text.replace("<br>", " ")
+    table["value"] = np.nan
+    assert "no units to remove" in necessity(table).layout.title.text

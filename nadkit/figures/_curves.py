@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError, closest
+from nadkit.figures._evidence import JUDGED
 from nadkit.figures._marks import FURTHER, INK, MARKS, check_columns, mark_of, plain_rows, room_for, title_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def curve(table: pd.DataFrame, metric: str | None = None, task: str = "mean") ->
     table
         As `nk.whether` returns it with `shares`, of one network.
     metric
-        A metric of the curve; None takes balanced accuracy, calibrated if it is there.
+        A metric of the curve; None takes calibrated balanced accuracy, or AUROC where nothing is calibrated.
     task
         A task of the table or "mean"; recomposed accuracy is always of "all".
 
@@ -102,9 +103,7 @@ def curve(table: pd.DataFrame, metric: str | None = None, task: str = "mean") ->
 def _chosen(rows: pd.DataFrame, metric: str | None, task: str) -> tuple[pd.DataFrame, str, str]:
     metrics = rows["metric"].unique().tolist()
     if metric is None:
-        metric = next(
-            (name for name in ("balanced_accuracy_calibrated", "balanced_accuracy") if name in metrics), ""
-        )
+        metric = next((name for name in JUDGED if name in metrics), "")
     if metric not in metrics:
         raise NadkitError(f"no metric {metric!r} on a curve of this table; {closest(metric, metrics)}")
     rows = rows[rows["metric"] == metric]
@@ -153,13 +152,16 @@ def _title(
 ) -> dict[str, object]:
     """What is enough, and how the kept units stand beside the best learned control at both ends."""
     parts = []
-    enough = plain_rows(table)
-    enough = enough[(enough["metric"] == "smallest_share") & (enough["task"] == task)]
-    enough = enough[enough["condition"] == "kept"]
-    if len(enough) and metric.startswith("balanced_accuracy"):
-        value = float(enough["value"].iloc[0])
-        parts.append("no share reaches" if math.isnan(value) else f"from {value:g} on, kept units reach")
-        parts[0] += " 0.95 of the whole network"
+    plain = plain_rows(table)
+    plain = plain[(plain["task"] == task) & (plain["condition"] == "kept")]
+    first, again = (plain[plain["metric"] == name]["value"] for name in ("smallest_share", "short_again"))
+    calibrated = (table["metric"] == "balanced_accuracy_calibrated").any()
+    if len(first) and metric.startswith("balanced_accuracy" if calibrated else "auroc"):
+        value = float(first.iloc[0])
+        reach = "no share reaches" if math.isnan(value) else f"first at {value:g}, kept units reach"
+        parts.append(f"{reach} 0.95 of the whole network")
+        if again.notna().any():
+            parts[0] += f" (short of it again at {float(again.iloc[0]):g})"
     for share in dict.fromkeys((shares[0], shares[-1])):
         at = rows[rows["share"] == share].dropna(subset="value").set_index("condition")["value"]
         learned = at[at.index.isin(_LEARNED)]

@@ -23,8 +23,11 @@ _AXIS = {
     "auroc_rest": "AUROC of the other logits (share of pairs ranked right; 0.5 is chance)",
     "recomposed_accuracy": "recomposed accuracy (share of pictures)",
     "kept_share": "kept share (share of all units)",
-    "excess": "excess over the best learned control (difference of balanced accuracy)",
+    "excess": "excess over the best learned control (difference)",
 }
+JUDGED = ("balanced_accuracy_calibrated", "auroc", "balanced_accuracy")
+"""What the evidence is of: the first that a table has."""
+
 _HALF = ("balanced_accuracy", "balanced_accuracy_calibrated", "auroc", "auroc_own", "auroc_rest")
 _CHANCE = {**dict.fromkeys(_HALF, 0.5), "excess": 0.0, "rank_correlation": 0.0}
 
@@ -45,7 +48,8 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
     table
         As `nk.whether` returns it, of one network.
     metric
-        A metric of the table; None takes balanced accuracy, calibrated if it is there.
+        A metric of the table; None takes what the evidence is of: calibrated balanced accuracy, or AUROC
+        where nothing is calibrated.
 
     Returns
     -------
@@ -105,11 +109,7 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
 def _metric(table: pd.DataFrame, metric: str | None) -> str:
     metrics = table["metric"].unique().tolist()
     if metric is None:
-        metric = (
-            "balanced_accuracy_calibrated"
-            if "balanced_accuracy_calibrated" in metrics
-            else "balanced_accuracy"
-        )
+        metric = next((name for name in JUDGED if name in metrics), JUDGED[-1])
     if metric not in metrics:
         raise NadkitError(f"no metric {metric!r} in this table; {closest(metric, metrics)}")
     return metric

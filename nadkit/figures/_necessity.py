@@ -149,7 +149,7 @@ def _values(rows: pd.DataFrame, condition: str, metric: str) -> dict[str, float]
 def _title(rows: pd.DataFrame, task: str, doses: list[str]) -> dict[str, object]:
     """What the units that no other task keeps cost; where there are none, the weakest dose."""
     own = _values(rows, "removed", "drop_own")
-    dose = "exclusive" if own.get("exclusive") else doses[0]
+    dose = "exclusive" if own.get("exclusive") else next((one for one in doses if one in own), doses[0])
     costs = {
         condition: [
             f"{found[dose]:.2f}"
@@ -163,7 +163,9 @@ def _title(rows: pd.DataFrame, task: str, doses: list[str]) -> dict[str, object]
     said = (
         f"{rows['network'].iloc[0]}: without {what}, a task loses {' and the others '.join(costs['removed'])}"
     )
-    if costs["removed_random"]:
+    if not costs["removed"]:
+        said = f"{rows['network'].iloc[0]}: no units to remove, or no pictures to lose"
+    elif costs["removed_random"]:
         said += f", without as many random ones {' and '.join(costs['removed_random'])}"
     below = f"drop of log-odds, {_over(task)}; bars are 95 % intervals, of random draws their 2.5-97.5 %"
     return title_of(said, below)
