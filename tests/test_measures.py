@@ -42,7 +42,7 @@ from nadkit.measures.agreement import (
     weighted_correlation,
 )
 from nadkit.measures.curves import area_weights, smallest_share
-from nadkit.measures.resampling import student, two_level_covariance, two_level_variance
+from nadkit.measures.resampling import student, two_level_variance
 
 Z = 1.959963984540054
 
@@ -400,8 +400,6 @@ def test_the_variance_of_two_levels_is_that_of_the_slow_way(seeds: int, t: float
     assert close(two_level_variance(values * 0, draws[:1].expand(seeds, -1)), float(draws[0].var()))
     alone = two_level_variance(values, values[:, None].expand(-1, 9))
     assert close(1.959963984540054 * math.sqrt(alone), t * float(values.std()) / math.sqrt(seeds), 1e-7)
-    half = two_level_covariance(values, draws, values / 2, draws / 2)
-    assert close(half, two_level_variance(values, draws) / 2)
 
 
 def test_intervals_cover_where_seeds_vary_and_where_they_do_not() -> None:

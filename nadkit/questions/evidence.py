@@ -210,7 +210,7 @@ def whether(
         theirs with Student's t, since two or three seeds tell little about how far seeds vary: of two the
         interval is wide, and covers more than 95 %. Controls of one seed are taken as they are: "given the
         control's masks". Drops, divergences and correlations have the bootstrap's 2.5 % and 97.5 % points.
-        `attrs["answer"]` is the table in words, a sentence for each part.
+        `attrs["answer"]` is the table in words, a sentence for each part (`nadkit.questions.answer`).
 
     Raises
     ------

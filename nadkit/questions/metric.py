@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from nadkit.measures import NO_VALUE, Estimate, effective, mover, percentiles
+from nadkit.measures import NO_VALUE, Estimate, correlation, effective, mover, percentiles
 from nadkit.measures.intervals import Z95
-from nadkit.measures.resampling import two_level_covariance, two_level_variance
+from nadkit.measures.resampling import two_level_variance
 
 SHARE, ANY = (0.0, 1.0), (-math.inf, math.inf)
 """The limits of rates and of all else between 0 and 1, and of what has none."""
@@ -61,38 +61,53 @@ class Metric:
             return NO_VALUE
         if self.exact is not None and len(tasks) == 1:
             return self.exact[tasks[0]]
-        values = self.values[:, tasks].mean(1)
+        values, draws = self.values[:, tasks].mean(1), self.draws[:, tasks].mean(1)
         value = float(values.mean())
-        if not self.draws.shape[-1]:
+        if not draws.shape[1]:
             return Estimate(value, *percentiles(values))
-        if self.parts is not None:
-            *weights, constant = self.weights
-            estimates = [part._of(tasks) for part in self.parts]
-            return mover(estimates, weights, constant, self._together(tasks))
-        draws = self.draws[:, tasks].mean(1)
-        variance = two_level_variance(values, draws)
-        if self.limits == SHARE:
-            return effective(value, variance, min(int(self.counts[tasks].sum()), self.pictures))
-        ends = percentiles(draws.mean(0))
-        if len(values) > 1:
-            # As far from the value as pictures alone would put them, times what seeds add to the spread.
-            alone = float(draws.mean(0).var())
-            wider = math.sqrt(variance / alone) if alone > 1e-15 else 0.0
-            half = 0.0 if wider else Z95 * math.sqrt(variance)
-            ends = (value - half - wider * (value - ends[0]), value + half + wider * (ends[1] - value))
+        variance, added = two_level_variance(values, draws), self._added(tasks)
+        trials = min(int(self.counts[tasks].sum()), self.pictures)
         least, most = self.limits
-        return Estimate(value, max(least, ends[0]), min(most, ends[1]))
+        if self.parts is not None:
+            low, high = self._of_parts(tasks)[1:]
+        elif self.limits == SHARE:
+            return effective(value, variance, trials)
+        else:
+            low, high = percentiles(draws.mean(0))
+        if added and self.limits == SHARE:
+            # The parts know best how far pictures leave open a value near 0 or 1.
+            outer = effective(value, variance, trials)
+            low, high = min(low, outer.low), max(high, outer.high)
+        elif added:
+            half = Z95 * math.sqrt(added)
+            low, high = value - math.hypot(value - low, half), value + math.hypot(high - value, half)
+        return Estimate(value, max(least, low), min(most, high))
 
-    def _together(self, tasks: list[int]) -> float:
-        """How far the two parts go together, -1 to 1: over pictures, and over seeds if these are paired."""
+    def _of_parts(self, tasks: list[int]) -> Estimate:
+        """The weighted sum of the parts, with the interval that pictures alone give it."""
         assert self.parts is not None
-        means = [(part.values[:, tasks].mean(1), part.draws[:, tasks].mean(1)) for part in self.parts]
-        size = math.prod(math.sqrt(two_level_variance(*mean)) for mean in means)
-        if size <= 1e-15:
+        first, second = (part.of_pictures() for part in self.parts)
+        *weights, constant = self.weights
+        together = correlation(first.draws[0, tasks].mean(0), second.draws[0, tasks].mean(0))
+        return mover([first._of(tasks), second._of(tasks)], weights, constant, together)
+
+    def of_pictures(self) -> Metric:
+        """Return the mean over repetitions as if it were one: what pictures leave open."""
+        if len(self.values) == 1:
+            return self
+        parts = None if self.parts is None else (self.parts[0].of_pictures(), self.parts[1].of_pictures())
+        values, draws = (each.mean(0, keepdim=True) for each in (self.values, self.draws))
+        return replace(self, values=values, draws=draws, parts=parts)
+
+    def _added(self, tasks: list[int]) -> float:
+        """What seeds add to the variance that pictures give, at least 0."""
+        if self.parts is not None and not self.paired:
+            pairs = zip(self.weights, self.parts, strict=False)
+            return math.fsum(weight**2 * part._added(tasks) for weight, part in pairs)
+        values, draws = self.values[:, tasks].mean(1), self.draws[:, tasks].mean(1)
+        if len(values) == 1:
             return 0.0
-        if not self.paired:
-            means = [(values.mean(0, keepdim=True), draws.mean(0, keepdim=True)) for values, draws in means]
-        return min(1.0, max(-1.0, two_level_covariance(*means[0], *means[1]) / size))
+        return max(0.0, two_level_variance(values, draws) - float(draws.mean(0).var()))
 
 
 def combined(
@@ -124,13 +139,15 @@ def difference(name: str, first: Metric, second: Metric, *, paired: bool = False
 
     Paired says that both are of the same seeds, in the same order.
     """
+    one, two = (first, second) if paired else (first.of_pictures(), second.of_pictures())
     return Metric(
         name,
-        (first.values.mean(0) - second.values.mean(0))[None],
+        one.values - two.values,
         torch.minimum(first.counts, second.counts),
         max(first.pictures, second.pictures),
-        (first.draws.mean(0) - second.draws.mean(0))[None],
+        one.draws - two.draws,
         parts=(first, second),
         weights=(1.0, -1.0, 0.0),
         paired=paired,
+        limits=(-1.0, 1.0),
     )

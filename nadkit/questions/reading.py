@@ -28,8 +28,8 @@ def answer(table: pd.DataFrame) -> str:
     The first is of calibrated balanced accuracy, or, if nothing is calibrated, of AUROC. It says "contains"
     only where the lower end of the mean excess over the best learned control is above 0 and all three learned
     controls stand beside the masks, and "in part" below 0.95 of the whole network's value (the better of raw
-    and calibrated). Then come the curve, layers, the matrix, the comparison, agreement, necessity and
-    minimality.
+    and calibrated); layers, the matrix and the comparison are put in words only without it. Then come the
+    curve, agreement, necessity and minimality.
 
     Examples
     --------
@@ -59,12 +59,12 @@ def answer(table: pd.DataFrame) -> str:
 def sentences(table: pd.DataFrame) -> list[str]:
     """Return a sentence for each part of the table that has one."""
     plain, name = plain_rows(table), str(table["network"].iloc[0]) if len(table) else ""
+    first = [verdict(plain, name)]
+    if not first[0]:
+        first = [_layers(table, name), _matrix(table, name), _comparison(plain, name)]
     found = [
-        verdict(plain, name),
+        *first,
         _curve(table, name),
-        _layers(table, name),
-        _matrix(table, name),
-        _comparison(plain, name),
         _agreement(plain, name),
         _necessity(table, name),
         _minimality(plain, name),
