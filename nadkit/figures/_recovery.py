@@ -126,8 +126,8 @@ def _means(table: pd.DataFrame) -> pd.DataFrame:
     for metric in metrics:
         if not (rows["metric"] == metric).any():
             raise NadkitError(
-                f"figures.recovery draws a table of nk.recovery; this has no {metric} of task 'mean' over all "
-                "seeds"
+                f"figures.recovery draws a table of nk.recovery; this has no {metric} of task 'mean' "
+                "over all seeds"
             )
     return rows
 
@@ -163,12 +163,10 @@ def _alt(rows: pd.DataFrame, grades: list[str], methods: list[str]) -> str:
     said = "Dots of how well each method finds planted units, by grade"
     for metric, words in _PANELS:
         for grade in grades:
-            mine = rows[(rows["network"] == grade) & (rows["metric"] == metric)].set_index("condition")
-            facts = [
-                f"{name} {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-                for name in methods
-                if name in mine.index and not math.isnan((row := mine.loc[name])["value"])
-            ]
+            mine = rows[(rows["network"] == grade) & (rows["metric"] == metric)].dropna(subset="value")
+            numbers = mine[["condition", "value", "low", "high"]].itertuples(index=False)
+            told = {name: f"{name} {value:.2f} [{low:.2f}, {high:.2f}]" for name, value, low, high in numbers}
+            facts = [told[name] for name in methods if name in told]
             title = words.split(" of ")[0]
             said += f". {title[:1].upper()}{title[1:]} on {grade}: {', '.join(facts) or 'no value'}"
     return said + "."
