@@ -59,10 +59,7 @@ def recovery(table: pd.DataFrame) -> go.Figure:
     rows = _means(table)
     grades = rows["network"].drop_duplicates().tolist()
     methods = _ordered(rows)
-    figure = make_subplots(
-        cols=2, shared_yaxes=True, horizontal_spacing=0.04,
-        subplot_titles=[words.split(" (")[0] for _, words in _PANELS],
-    )  # fmt: skip
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04)
     for place, grade in enumerate(grades):
         mark = _PALETTE[place % len(_PALETTE)]
         # One below the other within the row of the method.
@@ -91,7 +88,7 @@ def recovery(table: pd.DataFrame) -> go.Figure:
     title = title_of(
         _title(rows, methods), "mean over tasks and seeds; bars are 95 % intervals over networks and tasks"
     )
-    top, legend = room_for(title) + 30, 26 * (1 + (len(grades) - 1) // 5)
+    top, legend = room_for(title) + 10, 26 * (1 + (len(grades) - 1) // 5)
     figure.update_layout(
         template="plotly_white", font=INK, title=title,
         height=top + 70 + legend + max(34, 9 * len(grades) + 4) * len(methods),
@@ -109,7 +106,6 @@ def recovery(table: pd.DataFrame) -> go.Figure:
         range=[len(methods) - 0.5, -0.5], showgrid=False, zeroline=False, automargin=True,
     )  # fmt: skip
     figure.update_yaxes(title="method", col=1)
-    figure.update_annotations(font={"size": 14})
     return figure
 
 

@@ -152,6 +152,7 @@ def planted(
 
     * task 6 has a *veto*. Half of the other tasks' pictures show its whole too, together with another one
       that speaks against it; without the units that find that one, task 6 answers for pictures not its own.
+      (In the whole network these units spare the other tasks a rival too: without them their log-odds fall.)
     * task 7 is *redundant*. Two units find its pair, each with part finders of its own. One of the two is
       enough; from both the whole network gains a little, so that it misses neither alone.
     * task 8 needs a part *passed on*: its whole is a pair above a single part, which the layer of pairs must
@@ -201,7 +202,8 @@ def planted(
     tasks' units removed; what these units say can only push further below 0 what is below 0 already. So the
     units of its wholes are *sufficient*. The whole of task 6 counts 9, its veto −12. Of task 7's pair found
     twice, the whole w = relu((a + b − 0.2) / 0.8) counts 12 and the surplus relu((a + b − 1.2) / 0.8) −12:
-    with one of the two the logit is 12, with both it is 15, where more or less of either changes nothing.
+    with one of the two the logit is 12, with both it is 15, where more or less of either changes nothing: as
+    in `min(1, a + b)`, no gradient sees either.
     The tests check all of it by removing and adding every single unit.
 
     Examples
