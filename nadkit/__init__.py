@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nadkit.networks import load_masks as load_masks
     from nadkit.networks import load_network as load_network
     from nadkit.questions import how as how
+    from nadkit.questions import recovery as recovery
     from nadkit.questions import stability as stability
     from nadkit.questions import where as where
     from nadkit.questions import whether as whether
@@ -54,6 +55,7 @@ _HOMES: dict[str, str | None] = {
     "load_images": "images",
     "load_masks": "networks",
     "load_network": "networks",
+    "recovery": "questions",
     "stability": "questions",
     "toy": None,
     "where": "questions",

@@ -12,8 +12,9 @@ from nadkit.figures._matrix import matrix
 from nadkit.figures._mistakes import why
 from nadkit.figures._necessity import necessity
 from nadkit.figures._pictures import pictures
+from nadkit.figures._recovery import recovery
 
 __all__ = [
-    "MARKS", "Mark", "curve", "how", "matrix", "necessity", "pictures", "stability", "where", "whether",
-    "why",
+    "MARKS", "Mark", "curve", "how", "matrix", "necessity", "pictures", "recovery", "stability", "where",
+    "whether", "why",
 ]  # fmt: skip
