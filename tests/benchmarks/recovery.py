@@ -24,10 +24,10 @@ def page(table: pd.DataFrame) -> str:
     lines = [
         "# Recovery of planted units",
         "",
-        f"Made by `python tests/benchmarks/recovery.py` from `nk.recovery()`: networks whose true units are "
-        f"known, {seeds} of each grade; means over networks and tasks, with 95 % intervals. Learned masks are "
-        "told no share; rankings are lent the number of units that one-vs-rest keeps in each layer, and the "
-        "official recipe its share. All rows are in `recovery.csv`.",
+        "Made by `python tests/benchmarks/recovery.py` from `nk.recovery()`: networks whose true units are "
+        f"known, {seeds} of each grade; means over networks and tasks, with 95 % intervals. Learned masks "
+        "are told no share; rankings are lent the number of units that one-vs-rest keeps in each layer, and "
+        "the official recipe its share. All rows are in `recovery.csv`.",
         "",
         str(table.attrs["answer"]),
     ]
@@ -43,10 +43,8 @@ def page(table: pd.DataFrame) -> str:
         ]
         for method in dict.fromkeys(rows["condition"]):
             here = rows[rows["condition"] == method].set_index("network")
-            cells = [
-                f"{here.loc[grade, 'value']:.2f} [{here.loc[grade, 'low']:.2f}, {here.loc[grade, 'high']:.2f}]"
-                for grade in grades
-            ]
+            facts = [here.loc[grade, ["value", "low", "high"]] for grade in grades]
+            cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in facts]
             lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
