@@ -58,7 +58,7 @@ def measure(name: str) -> pd.DataFrame:
         nk.load_network(name), masks[0.3]["kept"], nk.load_images(source, split="test"),
         calibrate_on=pictures(source)[1], per_class=PER_CLASS, draws=DRAWS, parts=(), shares=masks,
     )  # fmt: skip
-    curve = table["share"].notna() | table["metric"].isin(["area", "smallest_share"])
+    curve = table["share"].notna() | table["metric"].isin(["area", "smallest_share", "short_again"])
     over = table["task"].isin(["mean", "all"]) | (table["metric"] == "smallest_share")
     return table[curve & over]
 
