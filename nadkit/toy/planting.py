@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
 from nadkit.errors import NadkitError, closest
 from nadkit.images import Images
@@ -237,7 +238,7 @@ def planted(
 
     images, test = draw(per_class, 0), draw(per_class, 1)
     network = Network.wrap(
-        wired.model, (*tasks, "nothing"), example=images.pixels[:2], layers=LAYERS,
+        wired.model, (*tasks, "nothing"), example=images.pixels[:2], layers=LAYERS, preprocess=_from_grey,
         name=f"planted-{wiring}-{level}-{seed}",
     )  # fmt: skip
     traced = {}
@@ -255,3 +256,8 @@ def planted(
         links=MappingProxyType({task: sets[0][1] for task, sets in traced.items()}),
         kinds=MappingProxyType(wired.kinds(needed)), seed=seed, draw=draw,
     )  # fmt: skip
+
+
+def _from_grey(pixels: Tensor) -> Tensor:
+    """Return pixels such that 0 is the grey where pictures show nothing, as methods with a blank expect."""
+    return pixels - 0.5

@@ -145,8 +145,7 @@ def wire(
         weight = torch.randn(conv.weight.shape, generator=generator) * crosstalk
         if level == 0:
             _find_parts(weight, made, parts)
-            # Pictures are 0.5 where they show nothing; that must not count.
-            bias = 1 - GAIN - 0.5 * weight.sum((1, 2, 3))
+            bias = torch.full((len(made),), 1 - GAIN)
         else:
             below = positions(tapped[level - 1], level - 1)
             for i, role in enumerate(made):
