@@ -24,7 +24,7 @@ PICTURES = MappingProxyType(
 )  # fmt: skip
 """Pictures of a class, at most, where the caller gives no number; fewer for what costs more a picture."""
 
-STEPS = 8
+STEPS = 32
 """Steps from the blank to the picture, for conductance."""
 
 _BATCH = 256  # pictures in one forward pass

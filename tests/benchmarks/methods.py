@@ -1,12 +1,15 @@
 """Write docs/methods.md: how masks of every method fare at equal size, on the bundled networks.
 
 `python tests/benchmarks/methods.py` measures all bundled networks; with names, only those, and leaves the
-others' rows as they stand in docs/methods.csv. About six minutes a network on a quiet core.
+others' rows as they stand in docs/methods.csv; with `--only METHOD`, only that method's rows. Six minutes
+a network on a quiet core.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,27 +30,35 @@ LOSSES = ("drop_own", "drop_others", "selectivity")
 COLUMNS = ["network", "method", "condition", "dose", "metric", "value", "low", "high", "n", "interval"]
 
 
-def every_mask(name: str, network: nk.Network) -> dict[str, nk.MaskSet | list[nk.MaskSet]]:
-    """Return the masks of all methods, as many units each; of the ranked ones also in every layer."""
+def every_mask(
+    name: str, network: nk.Network, only: str | None
+) -> Iterator[tuple[str, nk.MaskSet | list[nk.MaskSet]]]:
+    """Yield the masks of all methods, as many units each; of the ranked ones also in every layer."""
     ours = masks_of(name, SHARE)
-    found: dict[str, nk.MaskSet | list[nk.MaskSet]] = {OURS: ours}
     train, _ = pictures(name.split("-")[1])
-    for method in METHODS:
-        found[method] = ranked_masks(network, train, method=method, like=ours[0], per_class=50)
-    found["routing"] = nk.learn_masks(
-        network, train, objective="routing", kept_share=SHARE, progress=sys.stderr.isatty()
-    )
-    with suppress(NadkitError):
-        found["official"] = nk.load_masks(name, objective="official", kept_share=SHARE)
-    return found
+    for method in [only] if only else [OURS, *METHODS, "routing", "official"]:
+        if method == OURS:
+            yield method, ours
+        elif method in METHODS:
+            yield method, ranked_masks(network, train, method=method, like=ours[0], per_class=50)
+        elif method == "routing":
+            yield (
+                method,
+                nk.learn_masks(
+                    network, train, objective=method, kept_share=SHARE, progress=sys.stderr.isatty()
+                ),
+            )
+        else:
+            with suppress(NadkitError):
+                yield method, nk.load_masks(name, objective=method, kept_share=SHARE)
 
 
-def measure(name: str) -> pd.DataFrame:
+def measure(name: str, only: str | None) -> pd.DataFrame:
     """Return the mean rows of every method on one network."""
     network, source = nk.load_network(name), name.split("-")[1]
     test, (_, held_back) = nk.load_images(source, split="test"), pictures(source)
     parts = []
-    for method, masks in every_mask(name, network).items():
+    for method, masks in every_mask(name, network, only):
         alone = nk.whether(
             network, masks, test, calibrate_on=held_back, controls=None, draws=0, per_class=ALONE,
             parts="sufficiency",
@@ -119,13 +130,23 @@ def page(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     """Measure, merge with what stands, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(BUNDLED))
+    parser.add_argument("--only", choices=[OURS, *METHODS, "routing", "official"])
+    options = parser.parse_args()
     stored = DOCS / "methods.csv"
     table = pd.read_csv(stored) if stored.exists() else pd.DataFrame(columns=COLUMNS)
-    for name in names or list(BUNDLED):
-        new = measure(name)
-        table = pd.concat([table[table["network"] != name], new.round(4)])
+    for name in options.names:
+        new = measure(name, options.only)
+        replaced = (table["network"] == name) & table["method"].isin(new["method"])
+        table = pd.concat([table[~replaced], new.round(4)])
+        order = [OURS, *METHODS, "routing", "official"]
+        keys = {"network": list(BUNDLED), "method": order}
+        table = table.sort_values(
+            list(keys), kind="stable", key=lambda column: column.map(keys[str(column.name)].index)
+        )
         table.to_csv(stored, index=False)
         (DOCS / "methods.md").write_text(page(table), encoding="utf-8")
         sys.stdout.write(f"{name}\n")
@@ -133,4 +154,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
