@@ -26,8 +26,9 @@ def page(table: pd.DataFrame) -> str:
         "",
         "Made by `python tests/benchmarks/recovery.py` from `nk.recovery()`: networks whose true units are "
         f"known, {seeds} of each grade; means over networks and tasks, with 95 % intervals. Learned masks "
-        "are told no share; rankings are lent the number of units that one-vs-rest keeps in each layer, and "
-        "the official recipe its share. All rows are in `recovery.csv`.",
+        "are told no share; rankings are lent the number of units that one-vs-rest-bounded keeps in each "
+        "layer, and the official recipe its share. one-vs-rest-bounded is `OneVsRest(spread=3)`; without a "
+        "bound it is the default of `learn_masks`. All rows are in `recovery.csv`.",
         "",
         str(table.attrs["answer"]),
     ]
