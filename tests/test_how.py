@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from nadkit.networks import Network
 from nadkit.questions.connections import how, how_answer
 from nadkit.questions.connections.facts import Facts, over_tasks, trend
 from nadkit.questions.connections.families import (
+    STATISTICS,
     Profile,
     Standing,
     between,
@@ -738,6 +740,26 @@ def test_families_that_differ_are_told_apart() -> None:
     assert of(facts, "all", "phi_between_families")["value"] == pytest.approx(share)
 
 
+def test_networks_trained_otherwise_are_compared_among_themselves() -> None:
+    """All others lie lower by the same: that is no difference between families, and must hide none."""
+    names = fleet((3, 3, 3))
+    families = {name: name.split("-")[0] for name in names}
+    apart = [name for name in names if not name.endswith("-0")]
+    shift, family = {name: 5.0 * (name in apart) for name in names}, {"plain": 0, "residual": 1, "dense": 2}
+    values = {name: shift[name] + family[families[name]] + 0.1 * k % 0.3 for k, name in enumerate(names)}
+    standings = {name: Standing(dict.fromkeys(STATISTICS, value), 0.3, 5) for name, value in values.items()}
+    blind, _ = family_facts(families, standings, 999, 0)
+    seeing, status = family_facts(families, standings, 999, 0, apart)
+    assert status == "tested"
+    assert float(of(blind, "all", "phi_families_p")["value"]) > 0.3  # type: ignore[arg-type]
+    row = of(seeing, "all", "phi_families_p")
+    assert float(row["value"]) <= 0.03  # type: ignore[arg-type]
+    assert "each among those trained alike" in str(row["interval"])
+    assert float(of(seeing, "all", "phi_between_families")["value"]) > 0.95  # type: ignore[arg-type]
+    # By hand: of the three alone there are 6 orders, of the others 90, and 6 of all name the same families.
+    assert "smallest p possible is 0.011" in str(row["interval"])
+
+
 def test_the_test_of_families_is_nominal() -> None:
     names = fleet((3, 3, 4))
     families = {name: name.split("-")[0] for name in names}
@@ -871,6 +893,16 @@ def test_networks_known_by_their_tables_count_like_others(tmp_path: Path) -> Non
     assert [trace.name for trace in figure.data if trace.showlegend] == ["plain", "dense"]
 
 
+def test_one_network_beside_others_still_has_its_groups(network: Network, sets: list[MaskSet]) -> None:
+    groups = {"warm": ["coat", "boot"]}
+    other = how(make_network(1, "other-hand"), sets[0], groups=groups, draws=19)
+    alone = how(network, sets[0], groups=groups, draws=19)
+    both = how(network, sets[0], groups=groups, beside=other, draws=19)
+    words = re.search(r"classes that people group [^;]*", alone.attrs["answer"])
+    assert words is not None
+    assert words[0] in both.attrs["answer"]
+
+
 def test_tables_beside_that_do_not_fit_are_refused(network: Network, sets: list[MaskSet]) -> None:
     def refused(words: str, beside: object) -> None:
         with pytest.raises(NadkitError, match=words):
@@ -883,6 +915,10 @@ def test_tables_beside_that_do_not_fit_are_refused(network: Network, sets: list[
     refused("beside has hand; give networks", how(network, sets[0], draws=9))
     refused("beside has no network", table.iloc[:0])
     refused("no rows kept_share and layers of other-hand", table[table["metric"] != "kept_share"])
+    refused("numbers that are none", table.assign(value="much"))
+    refused("without the name of a network", table.assign(network=3))
+    refused("no rows kept_share and layers", table.assign(value=math.inf))
+    refused("same tasks; other-hand has", table[table["metric"] != "exclusive_share"])
     refused(
         "same tasks; other-hand has", how(make_network(1, "other-hand"), sets[0][list(TASKS[:2])], draws=9)
     )

@@ -48,7 +48,9 @@ def how_answer(table: pd.DataFrame) -> str:
     parts = _of_one(table, networks[0]) if len(networks) == 1 else _of_several(table, networks)
     name = networks[0] if len(networks) == 1 else f"{len(networks)} networks"
     parts += _stability(table, networks)
-    parts += _groups(table, networks[0] if len(networks) == 1 else "all")
+    # Groups are read in the networks asked about, of which there are rows of "all" if they are several.
+    grouped = table[table["metric"] == "groups_p"]["network"].tolist()
+    parts += _groups(table, "all" if "all" in grouped or not grouped else grouped[0])
     return f"{name}: {'; '.join([*parts, _families(table)])}."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -174,19 +174,37 @@ def between(values: Tensor, family: Tensor) -> Tensor:
     return torch.where(total > 1e-15, share, torch.nan)
 
 
-def smallest_p(sizes: Sequence[int]) -> float:
-    """Return the smallest p that permuting networks among families of these sizes can give.
+def smallest_p(*blocks: Sequence[int]) -> float:
+    """Return the smallest p that permuting networks among families of these sizes can give, in each block.
 
     Examples
     --------
-    >>> smallest_p([3, 3]), round(smallest_p([3, 3, 3, 3]), 6)
-    (0.1, 6.5e-05)
+    >>> smallest_p([3, 3]), round(smallest_p([3, 3, 3, 3]), 6), round(smallest_p([1, 1], [2, 2]), 4)
+    (0.1, 6.5e-05, 0.1667)
     """
-    ways = math.factorial(sum(sizes))
-    for size in sizes:
-        ways //= math.factorial(size)
-    # Families of one size can swap their networks whole.
-    return math.prod(math.factorial(n) for n in Counter(sizes).values()) / ways
+    ways = 1
+    for sizes in blocks:
+        ways *= math.factorial(sum(sizes))
+        for size in sizes:
+            ways //= math.factorial(size)
+    # Families of one size in every block can swap their networks whole.
+    alike = Counter(zip(*blocks, strict=True))
+    return math.prod(math.factorial(n) for n in alike.values()) / ways
+
+
+def within_blocks(blocks: Tensor, draws: int, seed: int) -> Tensor:
+    """Return permutations (draws, n) that leave everything in its block (n,).
+
+    Examples
+    --------
+    >>> within_blocks(torch.tensor([0, 1, 1]), draws=4, seed=0)[:, 0].tolist()
+    [0, 0, 0, 0]
+    """
+    orders = torch.arange(len(blocks)).repeat(draws, 1)
+    for block in blocks.unique().tolist():
+        at = (blocks == block).nonzero().flatten()
+        orders[:, at] = at[permutations(len(at), draws, seed + block)]
+    return orders
 
 
 def add_profile(facts: Facts, profile: Profile) -> None:
@@ -203,7 +221,11 @@ def add_profile(facts: Facts, profile: Profile) -> None:
 
 
 def family_facts(
-    families: Mapping[str, str], standings: Mapping[str, Standing], draws: int, seed: int
+    families: Mapping[str, str],
+    standings: Mapping[str, Standing],
+    draws: int,
+    seed: int,
+    apart: Collection[str] = (),
 ) -> tuple[list[Facts], str]:
     """Return the rows of every family and of the test between them, and what `comparison` says.
 
@@ -213,6 +235,8 @@ def family_facts(
     standings : network → what is compared
     draws : permutations of the networks
     seed : of the permutations
+    apart : networks that were trained otherwise than the rest; each of the two is compared within itself:
+        values are centred there, and networks permuted there
     """
     status = comparison(families, standings)
     names = list(dict.fromkeys(families.values()))
@@ -220,12 +244,14 @@ def family_facts(
     sizes = torch.bincount(family).tolist()
     together = Facts("all", None, 1)
     parts = [Facts(f"family {name}", None, 1) for name in names]
-    least = max(smallest_p(sizes), 1 / (1 + draws))
+    blocks = torch.tensor([int(name in apart) for name in families])
+    each = [torch.bincount(family[blocks == block], minlength=len(names)).tolist() for block in (0, 1)]
+    least = max(smallest_p(*each), 1 / (1 + draws))
     layers = sorted({standing.layers for standing in standings.values()})
-    how = (
-        f"{draws} permutations of the networks, of {' to '.join(map(str, layers[:: len(layers) - 1 or 1]))} "
-    )
-    how += f"layers each; the smallest p possible is {least:.2g}"
+    span = " to ".join(map(str, layers[:: len(layers) - 1 or 1]))
+    alike = "each among those trained alike, " if apart else ""
+    how = f"{draws} permutations of the networks, {alike}of {span} layers each"
+    how += f"; the smallest p possible is {least:.2g}"
     for name in STATISTICS:
         values = torch.tensor([one.values[name] for one in standings.values()]).double()
         other = "mean" if name == "phi" else None
@@ -235,10 +261,12 @@ def family_facts(
                 part.add("mean", AT, name, found, n, "networks", other)
         share, p = math.nan, math.nan
         # With one network a family all variance lies between families, whatever they are.
+        for block in blocks.unique().tolist():
+            values[blocks == block] -= values[blocks == block].mean()
         if len(sizes) > 1 and max(sizes) > 1:
             share = float(between(values, family))
         if status == "tested":
-            orders = permutations(len(values), draws, seed)
+            orders = within_blocks(blocks, draws, seed)
             p = p_value(share, between(values, family[orders]))
         for suffix, number in (("_between_families", share), ("_families_p", p)):
             found = NO_VALUE if math.isnan(number) else Estimate(number, number, number)

@@ -41,6 +41,7 @@ def find_others(
     if isinstance(rows, str) or missing:
         what = repr(rows) if isinstance(rows, str) else f"{type(rows).__name__} without {', '.join(missing)}"
         raise NadkitError(f"beside takes a table of how(...), or 'bundled'; got {what}")
+    rows = _sound(rows)
     rows = rows[~rows["network"].str.startswith("family ") & (rows["network"] != "all")]
     names = list(dict.fromkeys(rows["network"]))
     again = [name for name in names if name in asked]
@@ -52,18 +53,35 @@ def find_others(
     for name in names:
         mine = rows[rows["network"] == name]
         theirs = set(mine[mine["metric"] == "exclusive_share"]["task"]) - {"mean"}
-        if theirs and theirs != set(tasks):
+        if theirs != set(tasks):
             raise NadkitError(
                 f"how compares networks of the same tasks; {name} has {sorted(theirs)}, others {list(tasks)}"
             )
         found[name] = _standing(rows, name)
     rows = rows[rows["task"].isin(["mean", "all"])]
-    return rows.astype({"seed": "Int64", "n": "int64"})[list(COLUMNS)], found
+    return rows, found
+
+
+def _sound(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a table of `how`, as numbers and texts."""
+    import pandas as pd
+
+    columns = rows.loc[:, ~rows.columns.duplicated()][list(COLUMNS)]
+    try:
+        numbers = {name: pd.to_numeric(columns[name]) for name in ("value", "low", "high", "n", "seed")}
+        whole = {"n": numbers["n"].astype("int64"), "seed": numbers["seed"].astype("Int64")}
+    except (TypeError, ValueError) as error:
+        raise NadkitError(
+            f"the table beside has numbers that are none ({error}); give it as how made it"
+        ) from None
+    if not columns["network"].map(lambda name: isinstance(name, str)).all():
+        raise NadkitError("the table beside has rows without the name of a network; give it as how made it")
+    return columns.assign(**{**numbers, **whole})
 
 
 def _standing(rows: pd.DataFrame, name: str) -> Standing:
     share, layers = (value_of(rows, name, "mean", AT, metric) for metric in ("kept_share", "layers"))
-    if math.isnan(share) or math.isnan(layers):
+    if not 0 <= share <= 1 or not 1 <= layers < math.inf:
         raise NadkitError(
             f"the table beside has no rows kept_share and layers of {name}; make it anew by how(...)"
         )

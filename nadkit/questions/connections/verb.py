@@ -69,7 +69,8 @@ def how(
         None takes the name up to the first hyphen.
     beside
         A table of `how` of further networks of the same tasks, which join the comparison of families;
-        "bundled" takes that of networks trained as the bundled ones were, from other seeds and half as long.
+        "bundled" takes that of networks trained as the bundled ones were, from other seeds and half as long;
+        they and the networks asked about are each centred and permuted among themselves.
     draws
         Permutations, of the tasks for groups and of the networks for families; at least 1.
     seed
@@ -176,7 +177,9 @@ def how(
         both = Facts("all", None, 1)
         add_groups(both, torch.stack(phis).nanmean(0), asked[0].tasks, chosen, draws, seed)
         facts.append(both)
-    compared, status = family_facts(family, {**found, **standings}, draws, seed)
+    # Those that come with the package were trained half as long as the bundled networks themselves.
+    apart = standings if isinstance(beside, str) else ()
+    compared, status = family_facts(family, {**found, **standings}, draws, seed, apart)
     table = to_table(
         facts,
         others,

@@ -67,7 +67,7 @@ class Profile:
         draws, seeds = self.draws[:, task, layer], self.seeds[:, task, layer]
         ends = percentiles(draws)
         if len(seeds) > 1:
-            ends = widened(value, ends, float(draws.var()), seeds[~seeds.isnan()])
+            ends = widened(value, ends, float(draws[~draws.isnan()].var()), seeds[~seeds.isnan()])
         least = 0.0 if self.metric in RATES else -1.0
         return Estimate(value, max(least, ends[0]), min(1.0, ends[1]))
 

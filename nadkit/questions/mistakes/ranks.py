@@ -192,7 +192,8 @@ class Ranking:
 
 def _drawn(values: Tensor, weights: Tensor) -> Tensor:
     """Each seed's mean (n_seeds, n_draws) over errors, of values (n_seeds, n_errors)."""
-    return (values @ weights.T) / values.shape[1]
+    # Of errors that not every similarity ranks, some draws hold more than others.
+    return (values @ weights.T) / weights.sum(1).clamp(min=1)
 
 
 def rankings(
