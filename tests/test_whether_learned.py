@@ -93,8 +93,11 @@ def test_files_in_a_folder_are_found_again_and_checked(
     again = learn_controls(network, images, masks, folder=tmp_path / "controls")
     assert learned == [True]
     assert all(equal(first[name], again[name]) for name in CONTROLS)
-    with pytest.raises(MaskFileError, match="a control of other masks or pictures"):
+    with pytest.raises(NadkitError, match="not the pictures that the masks were learned from"):
         learn_controls(network, images[:30], masks, folder=tmp_path / "controls")
+    untold = {key: value for key, value in dict(masks.meta["settings"]).items() if key != "pictures"}  # type: ignore[call-overload]
+    with pytest.raises(MaskFileError, match="a control of other masks or pictures"):
+        learn_controls(network, images[:30], masks.with_meta(settings=untold), folder=tmp_path / "controls")
     with pytest.raises(MaskFileError, match="a control of other masks or pictures"):
         learn_controls(network, images, masks.with_meta(seed=3, settings={
             **dict(masks.meta["settings"]), "rate": 0.5}), folder=tmp_path / "controls")  # type: ignore[call-overload]  # fmt: skip
@@ -168,10 +171,12 @@ def test_whether_learns_controls_once_a_process(
     both = whether(network, [masks, second], images, controls="learned", learn_on=images, draws=0)
     assert calls == [True, True]
     assert cell(both, "bag", "untrained", "auroc")["interval"] == "mask seeds × images"
-    # Other pictures than the masks' are said.
-    fewer = whether(network, masks, images, controls="learned", learn_on=images[:33], draws=0)
-    assert fewer.attrs["controls"]["shared"].startswith("learned, learned otherwise: ")
-    assert "pictures" in fewer.attrs["controls"]["shared"]
+    # Other pictures than the masks' are refused.
+    with pytest.raises(NadkitError, match="not the pictures that the masks were learned from"):
+        whether(network, masks, images, controls="learned", learn_on=images[:33], draws=0)
+    for wrong in ((3, images, masks), (network, 3, masks), (network, images, 3)):
+        with pytest.raises(NadkitError, match=r"learn_controls needs a .* got int"):
+            learn_controls(*wrong)  # type: ignore[arg-type]
 
 
 def test_learned_controls_of_bundled_masks_are_the_bundled_ones(monkeypatch: pytest.MonkeyPatch) -> None:

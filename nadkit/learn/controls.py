@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from nadkit.errors import MaskFileError, NadkitError
 from nadkit.images import Images
 from nadkit.learn.objectives import Objective
+from nadkit.learn.problem import set_up
 from nadkit.learn.verb import OBJECTIVES, learn_masks
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
@@ -50,7 +51,8 @@ def learn_controls(
     Raises
     ------
     NadkitError
-        The meta of the masks does not tell how they were learned, or they are a control themselves.
+        The meta of the masks does not tell how they were learned, or they are a control themselves; they
+        were learned from other pictures, as far as their meta tells.
     MaskFileError
         Masks of another network; a file in the folder is damaged, or is of other masks or pictures.
     ImageError
@@ -70,8 +72,15 @@ def learn_controls(
     >>> {name: control.meta["control"] for name, control in controls.items()}
     {'relabelled': 'relabelled', 'shared': 'shared', 'untrained': 'untrained'}
     """
+    for argument, kind in ((network, Network), (images, Images), (like, MaskSet)):
+        if not isinstance(argument, kind):
+            raise NadkitError(
+                f"learn_controls needs a {kind.__name__}, and got {type(argument).__name__}; "
+                "give network, images, masks"
+            )
     like.check(network)
     settings = _settings_of(like)
+    _check_pictures(network, images, like)
     mark = fingerprint(network, images, like)
     place = None if folder is None else Path(folder)
     if place is not None:
@@ -134,11 +143,27 @@ def fingerprint(network: Network, images: Images, like: MaskSet) -> str:
     return sha.hexdigest()[:16]
 
 
+def _check_pictures(network: Network, images: Images, like: MaskSet) -> None:
+    """Refuse other pictures than the masks were learned from, as far as their meta tells."""
+    settings = cast(Mapping[str, Any], like.meta["settings"])
+    asked, digest = settings.get("kept_share"), settings.get("pictures")
+    # The digest is of the tasks, too: of some of them alone it cannot be made again.
+    if digest is None or not isinstance(asked, list) or len(asked) != len(like.tasks):
+        return
+    usual = [name for name in network.class_names if name in like.tasks]
+    if digest not in {set_up(network, images, tasks, None, 0).digest() for tasks in (like.tasks, usual)}:
+        raise NadkitError(
+            "these are not the pictures that the masks were learned from, and controls that saw others are "
+            "none; give the very pictures that learn_masks got, and masks with the tasks in the order of then"
+        )
+
+
 def _settings_of(like: MaskSet) -> dict[str, Any]:
     """What `learn_masks` has to be given to learn like these masks; kept shares by task."""
     meta, settings = like.meta, like.meta.get("settings")
     name, seed, steps = meta.get("objective"), meta.get("seed"), None
-    if not isinstance(settings, Mapping) or not isinstance(seed, int) or name not in OBJECTIVES:
+    known = isinstance(name, str) and name in OBJECTIVES
+    if not isinstance(settings, Mapping) or not isinstance(seed, int) or not known:
         raise NadkitError(
             "the meta of these masks does not tell how they were learned (objective, settings and seed, as "
             f"learn_masks writes them; the objective is {name!r}); give controls by name: "

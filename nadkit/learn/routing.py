@@ -166,10 +166,10 @@ def routing_per_picture(
     """
     if isinstance(kept_share, bool) or not isinstance(kept_share, (int, float)) or not 0 < kept_share <= 1:
         raise NadkitError(f"kept_share must lie in (0, 1]: a share of all units; got {kept_share!r}")
-    if not 0 < gamma < math.inf:
+    if isinstance(gamma, bool) or not isinstance(gamma, (int, float)) or not 0 < gamma < math.inf:
         raise NadkitError(f"gamma must be above 0 and finite, got {gamma!r}; at 0 no gate would close")
     for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise NadkitError(f"{name} must be a whole number from 1, got {value!r}")
     images.check()
     routing = Routing(gamma=gamma, steps_per_task=steps)
