@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,14 +14,16 @@ import torch
 
 from nadkit import toy
 from nadkit.errors import NadkitError
+from nadkit.figures import _recovery
 from nadkit.figures._recovery import recovery as draw
 from nadkit.heatmaps import ranked_masks
 from nadkit.learn import OneVsRest, learn_masks
 from nadkit.learn.objectives import Batch
 from nadkit.questions import recovery_runs
-from nadkit.questions.recovery_reading import of_level, recovery_answer
+from nadkit.questions.recovery_reading import ATTRIBUTIONS, LEVELS, of_level, recovery_answer
 from nadkit.questions.recovery_runs import EASY_AND_HARD, METHODS, METRICS, Bounded, over_both, recovery
 
+DOCS = Path(__file__).parents[1] / "docs"
 STEPS = 50
 TRIED = [Bounded.name, "feature-ablation", "gradient-x-activation", "activation", "random"]
 
@@ -207,6 +210,9 @@ def test_a_bound_keeps_the_loss_from_saturating_and_is_off_by_default() -> None:
 # The sentence
 
 
+TWO_SEEDS = "networks (2 seeds) × tasks"
+
+
 def made(levels: dict[str, dict[str, tuple[float, float]]]) -> pd.DataFrame:
     rows = []
     for grade, methods in levels.items():
@@ -215,9 +221,9 @@ def made(levels: dict[str, dict[str, tuple[float, float]]]) -> pd.DataFrame:
                 for task, seed in (("mean", None), ("mean", 0), ("task0", None)):
                     rows.append((
                         grade, task, name, metric, value if seed is None and task == "mean" else 0.5,
-                        max(0.0, value - 0.1), min(1.0, value + 0.05), 18, seed,
+                        max(0.0, value - 0.1), min(1.0, value + 0.05), 18, seed, TWO_SEEDS,
                     ))  # fmt: skip
-    columns = ["network", "task", "condition", "metric", "value", "low", "high", "n", "seed"]
+    columns = ["network", "task", "condition", "metric", "value", "low", "high", "n", "seed", "interval"]
     return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
 
 
@@ -231,20 +237,75 @@ TWO = {
 
 def test_the_sentence_ranks_by_level_and_names_what_falls_short() -> None:
     assert recovery_answer(made(TWO)) == (
-        "On easy grades one-vs-rest and feature-ablation rank the planted units first (average precision "
-        "1.00, next random 0.10); on hard grades one-vs-rest ranks the planted units first (average "
-        "precision 0.80, next feature-ablation 0.70); an F1 below 0.8 have, easy: random 0.10; hard: "
-        "feature-ablation 0.70, random 0.10; so the ruler discriminates."
-    )
-    easy = {"merged": {"one-vs-rest": (1.0, 1.0), "activation": (0.9, 0.9)}}
-    assert recovery_answer(made(easy)).endswith(
-        "every method has an F1 of 0.8 or more; no attribution falls short, so it is too easy."
+        "On easy grades one-vs-rest and feature-ablation have the highest mean average precision, 1.00 "
+        "[0.90, 1.00], next random 0.10; on hard grades one-vs-rest has the highest mean average precision, "
+        "0.80 [0.70, 0.85], in whose interval lies feature-ablation 0.70; an F1 below 0.8 have, easy: random "
+        "0.10; hard: feature-ablation 0.70, random 0.10; so the ruler discriminates between attributions of "
+        "the answer on hard grades."
     )
     assert of_level(made(TWO), "hard", "f1") == pytest.approx(
         {"one-vs-rest": 0.83, "feature-ablation": 0.7, "random": 0.1}
     )
-    with pytest.raises(NadkitError, match="give a table of recovery"):
+    with pytest.raises(NadkitError, match="no average precision in this table"):
         recovery_answer(made({}))
+    with pytest.raises(NadkitError, match="this table has no column low, high; give a table of recovery"):
+        recovery_answer(made(TWO).drop(columns=["low", "high"]))
+
+
+def test_the_sentence_calls_nothing_behind_that_lies_within_the_best_ones_interval() -> None:
+    methods = {"routing": (0.94, 1.0), "one-vs-rest-bounded": (0.93, 1.0), "magnitude": (0.85, 1.0)}
+    said = recovery_answer(made({"merged": {**methods, "random": (0.83, 1.0)}}))
+    assert "0.94 [0.84, 0.99], in whose interval lie one-vs-rest-bounded 0.93, magnitude 0.85;" in said
+    assert "random" not in said
+
+
+def test_the_sentence_gives_the_place_of_the_default_of_learn_masks() -> None:
+    methods = {"one-vs-rest-bounded": (1.0, 1.0), "integrated-gradients": (0.95, 1.0), "random": (0.1, 1.0)}
+    third = recovery_answer(made({"plain-hard": {"one-vs-rest": (0.7, 1.0), **methods}}))
+    assert (
+        "in whose interval lies integrated-gradients 0.95; one-vs-rest as it is by default 0.70, third;"
+        in (third)
+    )
+    first = recovery_answer(made({"plain-hard": {"one-vs-rest": (0.999, 1.0), **methods}}))
+    assert "one-vs-rest-bounded and one-vs-rest have the highest" in first
+    assert "by default" not in first + recovery_answer(made({"plain-hard": methods}))
+
+
+@pytest.mark.parametrize("blind", ["activation", "magnitude", "random", "official", "routing"])
+def test_only_attributions_of_the_answer_make_a_ruler_that_discriminates(blind: str) -> None:
+    others = {"one-vs-rest": (1.0, 1.0), blind: (0.1, 0.1)}
+    assert recovery_answer(made({"merged": others})).endswith("no attribution of the answer was tried.")
+    for name in ("gradient-x-activation", "integrated-gradients", "feature-ablation"):
+        easy = recovery_answer(made({"merged": {**others, name: (0.9, 0.9)}}))
+        assert easy.endswith("no attribution of the answer falls short: too easy a ruler.")
+        assert recovery_answer(made({"merged": {**others, name: (0.9, 0.7)}})).endswith(
+            "so the ruler discriminates between attributions of the answer on merged networks."
+        )
+
+
+def test_a_gradient_method_falls_short_on_merged_networks_even_with_the_right_number_of_units() -> None:
+    merged = toy.merged(0)
+    ranked = ranked_masks(
+        merged.network, merged.images, method="integrated-gradients", like=merged.masks, seed=0
+    )
+    assert toy.compare(ranked, merged.alternatives)["f1"].mean() < 0.8
+
+
+def test_the_page_says_what_its_table_says() -> None:
+    shipped = pd.read_csv(DOCS / "recovery.csv")
+    assert f"\n{recovery_answer(shipped)}\n" in (DOCS / "recovery.md").read_text(encoding="utf-8")
+    merged = of_level(shipped, "merged", "f1")
+    assert all(merged[name] < 0.8 for name in ATTRIBUTIONS)
+
+
+def test_the_figure_and_the_sentence_have_the_same_levels_and_means() -> None:
+    assert _recovery._LEVELS == LEVELS
+    assert {grade.split("-")[-1] for grade in toy.GRADES} == set(LEVELS)
+    shipped = pd.read_csv(DOCS / "recovery.csv")
+    rows = _recovery._means(shipped)
+    for level in ("easy", "hard", "merged"):
+        said = of_level(shipped, level, "average_precision")
+        assert said == {name: _recovery._mean(rows, name, level) for name in METHODS}
 
 
 def test_the_sentence_is_of_the_table_also_after_a_file(table: pd.DataFrame, tmp_path: Any) -> None:
@@ -262,7 +323,10 @@ def test_the_sentence_is_of_the_table_also_after_a_file(table: pd.DataFrame, tmp
         ({"grades": ["plain-eesy"]}, "no grade 'plain-eesy'; closest: plain-easy"),
         ({"grades": []}, "at least one of: plain-easy"),
         ({"grades": ["merged", "merged"]}, "each once"),
-        ({"grades": "merged"}, r"grades must be a list; give \['merged'\]"),
+        ({"grades": "merged"}, "grades must be a list of names; got 'merged'"),
+        ({"grades": 3}, "grades must be a list of names; got 3"),
+        ({"methods": 3}, "methods must be a list of names and objectives; got 3"),
+        ({"methods": [3]}, "no method 3"),
         ({"methods": ["one-vs-all"]}, "no method 'one-vs-all'; closest: one-vs-rest"),
         ({"methods": []}, "each once, at least one"),
         ({"methods": "random"}, "methods must be a list"),
@@ -270,12 +334,22 @@ def test_the_sentence_is_of_the_table_also_after_a_file(table: pd.DataFrame, tmp
         ({"seeds": []}, "seeds are"),
         ({"seeds": 3}, "give a list of whole numbers"),
         ({"seeds": [0, 0]}, "each once"),
-        ({"seeds": [0.5]}, "whole numbers"),
-        ({"steps": 0}, "steps must be a whole number from 1"),
-        ({"steps": True}, "steps must be a whole number from 1"),
+        ({"seeds": [0.5]}, "a seed = 0.5; give a whole number"),
+        ({"seeds": [True]}, "a seed = True; give a whole number"),
+        ({"seeds": [0, 2**70]}, "a seed = 1180591620717411303424; give a whole number of 0 to 4294967295"),
+        ({"seeds": [-1]}, "a seed = -1; give a whole number of 0"),
+        ({"steps": 0}, "steps = 0; give a whole number of 1 or more"),
+        ({"steps": True}, "steps = True; give a whole number of 1 or more"),
+        ({"steps": "x"}, "steps = 'x'; give a whole number of 1 or more"),
     ],
 )
-def test_wrong_settings_say_what_is_there(settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_say_what_is_there(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: Any) -> None:
+        raise AssertionError("refuse before anything is learned")
+
+    monkeypatch.setattr(recovery_runs, "_toy", too_late)
     with pytest.raises(NadkitError, match=message):
         recovery(**settings)
 
@@ -329,6 +403,10 @@ def test_the_words_of_the_figure() -> None:
     alt = figure.layout.meta["alt"]
     assert "Average precision on plain-hard: one-vs-rest 0.90 [0.80, 0.95], feature-ablation 0.80" in alt
     assert "F1 on concat-hard: one-vs-rest 0.81 [0.71, 0.86]" in alt
+    below = "mean over {}; bars are 95 % intervals"
+    assert figure.layout.title.text.endswith(f"<sup>{below.format(TWO_SEEDS)}</sup>")
+    one_seed = draw(made(TWO).assign(interval="tasks")).layout.title.text
+    assert one_seed.endswith(f"<sup>{below.format('tasks')}</sup>")
     assert figure.layout.xaxis.title.text == "average precision of the scores (share)"
     assert figure.layout.xaxis2.title.text == "F1 of the kept units (share)"
     empty = made(TWO)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -505,23 +506,60 @@ def test_grades_get_harder_and_name_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise": -0.1}, "0 or more"), ({"crosstalk": -1}, "0 or more"), ({"per_class": 0}, "at least 1"),
+        ({"noise": -0.1}, "noise = -0.1; give a number of 0 or more"),
+        ({"noise": float("nan")}, "noise = nan"), ({"noise": "x"}, "noise = 'x'; give a number"),
+        ({"crosstalk": -1}, "crosstalk = -1; give a number of 0 or more"),
+        ({"crosstalk": float("inf")}, "crosstalk = inf"), ({"crosstalk": True}, "crosstalk = True"),
+        ({"per_class": 0}, "per_class = 0; give a whole number of 1 or more"),
+        ({"per_class": 2.5}, "per_class = 2.5"), ({"per_class": "x"}, "per_class = 'x'"),
+        ({"per_class": True}, "per_class = True"),
+        ({"seed": "a"}, "seed = 'a'; give a whole number of 0 to 4294967295"), ({"seed": 2.5}, "seed = 2.5"),
+        ({"seed": 2**32}, "seed = 4294967296"), ({"seed": 2**62}, "seed = 4611686018427387904"),
+        ({"seed": -1}, "seed = -1"), ({"level": ["hard"]}, "no level"),
         ({"wiring": "residul"}, "no wiring 'residul'; closest: residual"),
         ({"level": "hart"}, "no level 'hart'; closest: hard"),
     ],
 )  # fmt: skip
-def test_settings_that_make_no_network_are_refused(settings: dict[str, float], message: str) -> None:
+def test_settings_that_make_no_network_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(NadkitError, match=message):
-        toy.planted(0, **settings)  # type: ignore[arg-type]
+        toy.planted(**settings)
+
+
+def test_the_largest_seed_and_stream_make_pictures() -> None:
+    assert len(toy.planted(2**32 - 1, per_class=1).pictures(1, seed=1_000_002)) == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"per_class": 2.5}, "per_class = 2.5; give a whole number of 1 or more"),
+        ({"per_class": 0}, "per_class = 0"), ({"per_class": "x"}, "per_class = 'x'"),
+        ({"per_class": 1, "seed": 2.5}, "seed = 2.5; give a whole number of 0 to 1000002"),
+        # The next network's first stream, and so its pictures.
+        ({"per_class": 1, "seed": 1_000_003}, "seed = 1000003"),
+    ],
+)  # fmt: skip
+def test_pictures_that_nobody_can_draw_are_refused(
+    first: Planted, merged: Planted, settings: dict[str, Any], message: str
+) -> None:
+    for one in (first, merged):
+        with pytest.raises(NadkitError, match=message):
+            one.pictures(**settings)
 
 
 def test_settings_that_merge_no_networks_are_refused() -> None:
-    with pytest.raises(NadkitError, match="0 or more"):
-        toy.merged(crosstalk=-0.1)
-    with pytest.raises(NadkitError, match="at least 1"):
-        toy.merged(per_class=0)
-    with pytest.raises(ImageError, match="201"):
-        toy.merged(per_class=201)
+    wrong: list[tuple[str, Any]] = [
+        ("crosstalk", -0.1), ("crosstalk", "x"), ("crosstalk", float("nan")), ("per_class", 0),
+        ("per_class", 2.5), ("per_class", "x"), ("seed", 2.5), ("seed", 2**62),
+    ]  # fmt: skip
+    for name, value in wrong:
+        with pytest.raises(NadkitError, match=f"{name} = {value!r}; give a "):
+            toy.merged(**{name: value})
+    # What is advised must be possible: testing has fewer pictures than learning.
+    for per_class in (201, 300, 10**6):
+        with pytest.raises(ImageError, match=f"per_class = {per_class}; there are 200 of each task; give so"):
+            toy.merged(per_class=per_class)
+    assert len(toy.merged(per_class=200).test) == 1200
     with pytest.raises(NadkitError, match="no grade 'plain'; closest: plain-"):
         toy.graded("plain")
 

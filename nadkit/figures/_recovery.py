@@ -28,13 +28,13 @@ def recovery(table: pd.DataFrame) -> go.Figure:
     """Return the table of `nk.recovery` as a figure: how well each method finds planted units, by grade.
 
     Two panels, average precision and F1, a row a method, from best to worst average precision, and in each
-    row a mark a grade with its interval: the mean over tasks and seeds.
+    row a mark a grade with its interval: the mean over what the table's column `interval` says.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> columns = ["network", "task", "condition", "metric", "value", "low", "high", "n", "seed"]
-    >>> rows = [("plain-easy", "mean", name, metric, value, value - 0.1, value, 12, None)
+    >>> columns = ["network", "task", "condition", "metric", "value", "low", "high", "n", "seed", "interval"]
+    >>> rows = [("plain-easy", "mean", name, metric, value, value - 0.1, value, 12, None, "tasks")
     ...         for metric in ("average_precision", "f1") for name, value in (("a", 1.0), ("b", 0.5))]
     >>> recovery(pd.DataFrame(rows, columns=columns)).layout.meta["alt"].split(". ")[1]
     'Average precision on plain-easy: a 1.00 [0.90, 1.00], b 0.50 [0.40, 0.50]'
@@ -85,9 +85,8 @@ def recovery(table: pd.DataFrame) -> go.Figure:
             )  # fmt: skip
     for edge in range(1, len(methods)):
         figure.add_hline(y=edge - 0.5, line={"color": "#e3e3e3", "width": 1})
-    title = title_of(
-        _title(rows, methods), "mean over tasks and seeds; bars are 95 % intervals over networks and tasks"
-    )
+    over = " or ".join(rows["interval"].dropna().drop_duplicates())
+    title = title_of(_title(rows, methods), f"mean over {over}; bars are 95 % intervals")
     top, legend = room_for(title) + 10, 26 * (1 + (len(grades) - 1) // 5)
     figure.update_layout(
         template="plotly_white", font=INK, title=title,
@@ -111,7 +110,7 @@ def recovery(table: pd.DataFrame) -> go.Figure:
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows over all tasks and seeds of both metrics."""
-    columns = ("network", "task", "condition", "metric", "value", "low", "high", "n", "seed")
+    columns = ("network", "task", "condition", "metric", "value", "low", "high", "n", "seed", "interval")
     missing = [name for name in columns if name not in getattr(table, "columns", ())]
     if missing:
         raise NadkitError(

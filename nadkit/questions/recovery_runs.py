@@ -17,8 +17,10 @@ from nadkit.heatmaps import ranked_masks
 from nadkit.learn import Objective, OneVsRest, learn_masks
 from nadkit.masks import MaskSet
 from nadkit.measures import Estimate, effective, resample_seeds
+from nadkit.questions.asked import check_number
 from nadkit.questions.recovery_reading import recovery_answer
 from nadkit.toy import GRADES, Planted, compare, graded
+from nadkit.toy.checks import SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +96,8 @@ def recovery(
         all of `METHODS`. "one-vs-rest-bounded" is `OneVsRest(spread=3)`, "one-vs-rest" has no bound, which
         is the default of `learn_masks`; see there.
     seeds
-        Whole numbers, each once. Each is a network of its own of every grade, and the seed of the learning.
+        Whole numbers from 0 to 2³² − 1, each once. Each is a network of its own of every grade, and the seed
+        of the learning.
     steps
         Of each run of one-vs-rest and of objectives of your own, at least 1. The official recipe and routing
         take their own numbers of steps.
@@ -135,8 +138,7 @@ def recovery(
     chosen = _checked("grades", EASY_AND_HARD if grades is None else grades, GRADES)
     tried = _methods(METHODS if methods is None else methods)
     numbers = _seeds(seeds)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise NadkitError(f"steps must be a whole number from 1, got {steps!r}")
+    check_number("steps", steps, 1)
     from tqdm.auto import tqdm
 
     rows: list[dict[str, object]] = []
@@ -245,8 +247,8 @@ def over_both(values: Tensor) -> Estimate:
 
 def _checked(what: str, given: Sequence[str], there: Sequence[str]) -> list[str]:
     """Return names that exist, each once and at least one."""
-    if isinstance(given, str):
-        raise NadkitError(f"{what} must be a list; give [{given!r}]")
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise NadkitError(f"{what} must be a list of names; got {given!r}")
     names = list(given)
     for name in names:
         if name not in there:
@@ -257,8 +259,8 @@ def _checked(what: str, given: Sequence[str], there: Sequence[str]) -> list[str]
 
 
 def _methods(given: Sequence[str | Objective]) -> dict[str, str | Objective]:
-    if isinstance(given, (str, Objective)):
-        raise NadkitError(f"methods must be a list; give [{given!r}]")
+    if isinstance(given, (str, Objective)) or not isinstance(given, Sequence):
+        raise NadkitError(f"methods must be a list of names and objectives; got {given!r}")
     names = [one.name if isinstance(one, Objective) else one for one in given]
     own = {one.name for one in given if isinstance(one, Objective)}
     _checked("methods", names, list(dict.fromkeys([*METHODS, "other-task", *own])))
@@ -267,7 +269,9 @@ def _methods(given: Sequence[str | Objective]) -> dict[str, str | Objective]:
 
 def _seeds(given: Sequence[int]) -> list[int]:
     numbers = list(given) if isinstance(given, Sequence) else []
-    wrong = [one for one in numbers if isinstance(one, bool) or not isinstance(one, int)]
-    if wrong or not numbers or len(set(numbers)) < len(numbers):
+    for one in numbers:
+        if check_number("a seed", one, 0) >= SEEDS:
+            raise NadkitError(f"a seed = {one}; give a whole number of 0 to {SEEDS - 1}")
+    if not numbers or len(set(numbers)) < len(numbers):
         raise NadkitError(f"seeds are {given!r}; give a list of whole numbers, each once, at least one")
     return numbers

@@ -27,7 +27,7 @@ def graded(grade: str, seed: int = 0, *, per_class: int = 60) -> Planted:
     Raises
     ------
     NadkitError
-        No such grade; `per_class` below 1.
+        No such grade; no such number as a seed or `per_class`.
     """
     if grade not in GRADES:
         raise NadkitError(f"no grade {grade!r}; {closest(str(grade), GRADES)}")

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from nadkit.errors import NadkitError
+from nadkit.errors import ImageError
 from nadkit.images import Images, load_images
 from nadkit.masks import Unit
 from nadkit.networks import Network
+from nadkit.toy.checks import SEEDS, STREAMS, check_size, check_whole
 from nadkit.toy.planting import Planted
 from nadkit.toy.small import KERNELS, SmallNetworks, train
 
@@ -40,7 +41,7 @@ def merged(seed: int = 0, *, per_class: int = 60, crosstalk: float = 0.05) -> Pl
 
     Parameters
     ----------
-    seed : of weights, training, order of units, cross-talk and pictures
+    seed : of weights, training, order of units, cross-talk and pictures; a whole number from 0 to 2³² − 1
     per_class : pictures of each task, for learning (of the training split, without those that the small
         networks were trained on) and for testing (of the test split) each; at most 200
     crosstalk : spread of the random weights, in spreads of the layer's own weights
@@ -56,7 +57,7 @@ def merged(seed: int = 0, *, per_class: int = 60, crosstalk: float = 0.05) -> Pl
     ImageError
         There are not so many pictures of a class.
     NadkitError
-        `per_class` below 1; cross-talk negative.
+        No such number as a seed, `per_class` or cross-talk.
 
     Notes
     -----
@@ -64,17 +65,19 @@ def merged(seed: int = 0, *, per_class: int = 60, crosstalk: float = 0.05) -> Pl
     rejecting needs no unit of another task. Unlike there, how much a unit is worth varies, some units speak
     against their own task, and with cross-talk other tasks' units disturb a little.
     """
-    if not crosstalk >= 0:
-        raise NadkitError(f"crosstalk must be 0 or more, got {crosstalk}")
-    if per_class < 1:
-        raise NadkitError(f"{per_class} pictures of each task were asked for; give at least 1")
+    check_whole("seed", seed, 0, SEEDS - 1)
+    check_whole("per_class", per_class, 1)
+    check_size("crosstalk", crosstalk)
     _, fresh = _train_pictures()
+    unseen = _of_classes(load_images("fashion", split="test"))
+    most = min(*fresh.counts().values(), *unseen.counts().values())
+    if per_class > most:
+        raise ImageError(f"per_class = {per_class}; there are {most} of each task; give so many or fewer")
     small = _trained(seed)
     generator = torch.Generator().manual_seed(seed)
-    unseen = _of_classes(load_images("fashion", split="test"))
 
     def draw(per_class: int, number: int) -> Images:
-        return (unseen if number else fresh).take(per_class, seed=seed * 1_000_003 + number)
+        return (unseen if number else fresh).take(per_class, seed=seed * STREAMS + number)
 
     # The units that are left, layer by layer, in random order: (network, unit in it).
     left = [gate.nonzero().tolist() for gate in small.gates]

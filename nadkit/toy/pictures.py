@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nadkit.errors import NadkitError
 from nadkit.images import Images
 from nadkit.toy.scheme import NONE, Half, Scheme, Whole
 
@@ -30,8 +29,6 @@ def render(
     scheme: Scheme, parts: Tensor, noise: float, tasks: Sequence[str], per_class: int, seed: int
 ) -> Images:
     """Return pictures, `per_class` of each task, in float32 around 0.5."""
-    if per_class < 1:
-        raise NadkitError(f"{per_class} pictures of each task were asked for; give at least 1")
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(len(tasks)).repeat_interleave(per_class)
     # A task with two wholes shows them in turn.

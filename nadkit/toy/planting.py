@@ -13,6 +13,7 @@ from nadkit.errors import NadkitError, closest
 from nadkit.images import Images
 from nadkit.masks import MaskSet, Unit
 from nadkit.networks import Network
+from nadkit.toy.checks import SEEDS, STREAMS, check_size, check_whole
 from nadkit.toy.pictures import draw_parts, render
 from nadkit.toy.scheme import ALL, FEW, Scheme
 from nadkit.toy.wiring import LAYERS, WIRINGS, Link, Twin, wire
@@ -94,13 +95,18 @@ class Planted:
         per_class
             Pictures of each task, at least 1.
         seed
-            Any but 0 and 1 gives new pictures; those two, with as many pictures, give `images` and `test`.
+            At most 1,000,002. Any but 0 and 1 gives new pictures; those two, with as many pictures, give
+            `images` and `test`.
 
         Raises
         ------
         NadkitError
-            `per_class` is below 1.
+            `per_class` or the seed is no whole number in its range.
+        ImageError
+            Of merged networks: there are not so many pictures of a class.
         """
+        check_whole("per_class", per_class, 1)
+        check_whole("seed", seed, 0, STREAMS - 1)
         return self.draw(per_class, seed)
 
     def __repr__(self) -> str:
@@ -177,7 +183,7 @@ def planted(
 
     Parameters
     ----------
-    seed : of parts, order of units, scales, cross-talk and pictures
+    seed : of parts, order of units, scales, cross-talk and pictures; a whole number from 0 to 2³² − 1
     wiring : "plain"; "residual": the layers of pairs and wholes are added to what comes in; or "concat": they
         are joined to it. In the last two a unit stays available to all later layers
     level : "easy", "middle" (all kinds of tasks) or "hard" (besides more noise, more echoes, and common units
@@ -190,7 +196,7 @@ def planted(
     Raises
     ------
     NadkitError
-        No such wiring or level; `per_class` below 1; noise or cross-talk negative.
+        No such wiring or level; no such number as a seed, `per_class`, noise or cross-talk.
 
     Notes
     -----
@@ -219,13 +225,15 @@ def planted(
     """
     if wiring not in WIRINGS:
         raise NadkitError(f"no wiring {wiring!r}; {closest(str(wiring), WIRINGS)}")
-    if level not in LEVELS:
+    if level not in tuple(LEVELS):
         raise NadkitError(f"no level {level!r}; {closest(str(level), LEVELS)}")
     chosen = LEVELS[level]
     noise = chosen.noise if noise is None else noise
     crosstalk = chosen.crosstalk if crosstalk is None else crosstalk
-    if noise < 0 or crosstalk < 0:
-        raise NadkitError(f"noise and crosstalk must be 0 or more, got {noise} and {crosstalk}")
+    check_whole("seed", seed, 0, SEEDS - 1)
+    check_whole("per_class", per_class, 1)
+    check_size("noise", noise)
+    check_size("crosstalk", crosstalk)
     scheme = chosen.scheme
     generator = torch.Generator().manual_seed(seed)
     parts = draw_parts(scheme, generator)
@@ -234,7 +242,7 @@ def planted(
 
     def draw(per_class: int, number: int) -> Images:
         # A seed that no other network shares.
-        return render(scheme, parts, noise, tasks, per_class, seed * 1_000_003 + number)
+        return render(scheme, parts, noise, tasks, per_class, seed * STREAMS + number)
 
     images, test = draw(per_class, 0), draw(per_class, 1)
     network = Network.wrap(
