@@ -800,6 +800,62 @@ def test_target_that_is_no_network(target: object) -> None:
         pass
 
 
+# --- edits ----------------------------------------------------------------------------------------
+
+
+def test_an_edit_takes_what_the_gate_left_and_is_what_goes_on(model: Residual, pixels: Tensor) -> None:
+    gate = torch.tensor([1.0, 0, 1, 0, 1])
+    got: list[Tensor] = []
+
+    def double(output: Tensor) -> Tensor:
+        got.append(output)
+        return output * 2
+
+    with torch.no_grad():
+        plain, seen = slow(model, pixels, {"conv2": gate})
+        twice, _ = slow(model, pixels, {"conv2": 2 * gate})
+        with Taps(model, ["conv2", "head"], gates={"conv2": gate}, edits={"conv2": double}) as taps:
+            answer = model(pixels)
+    assert torch.equal(got[0], seen["conv2"])
+    assert torch.allclose(taps.activations["conv2"], 2 * seen["conv2"])
+    assert torch.allclose(answer, twice)
+    assert not torch.allclose(answer, plain)
+
+
+def test_an_edit_may_cut_the_way_of_gradients(model: Residual, pixels: Tensor) -> None:
+    leaves: dict[str, Tensor] = {}
+
+    def cut(output: Tensor) -> Tensor:
+        leaves["relu#1"] = output.detach().requires_grad_()
+        return leaves["relu#1"].clone()  # the sum after it works in place
+
+    x = pixels.requires_grad_()
+    with frozen(model), Taps(model, (), edits={"relu#1": cut}):
+        total = model(x).sum()
+    of_leaf, of_input = torch.autograd.grad(total, [leaves["relu#1"], x], allow_unused=True)
+    assert of_input is None
+    assert of_leaf is not None
+    assert of_leaf.abs().sum() > 0
+    assert model.relu._forward_hooks == {}
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [(lambda z: z[:, :2], "edit of 'conv2' gives"), (print, "a NoneType"), (3, "give a function")],
+)
+def test_an_edit_that_is_none_is_refused(model: Residual, pixels: Tensor, edit: object, words: str) -> None:
+    with (
+        pytest.raises(LayerError, match=words),
+        Taps(model, edits={"conv2": edit}),  # type: ignore[dict-item]
+    ):
+        model(pixels)
+
+
+def test_two_edits_of_one_call_are_refused(model: Residual) -> None:
+    with pytest.raises(LayerError, match="one function of the two"):
+        Taps(model, edits={"conv2": torch.relu, "conv2#1": torch.relu})
+
+
 # --- frozen ---------------------------------------------------------------------------------------
 
 

@@ -1,125 +1,18 @@
-"""Find, read and gate layers of any `torch.nn.Module`, then leave no trace."""
+"""`Taps`: hooks that read and gate layers, and are gone when the block ends."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
+from nadkit.taps.checks import check_gate, check_rows, wrong_size
+from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
-
-@dataclass(frozen=True)
-class Layer:
-    """What a tapped place gives: how many units, on which axis, and whether a normalisation reads it.
-
-    Examples
-    --------
-    >>> Layer(units=64, axis=1)
-    Layer(units=64, axis=1, feeds_norm=False)
-
-    Parameters
-    ----------
-    units
-        Number of channels, heads or neurons, at least 1.
-    axis
-        Axis of the units: 1 for maps (N, U, H, W), -1 for tokens (N, T, U); never 0, the samples'.
-    feeds_norm
-        True if a normalisation reads the output, so that a gate of 0 does not mean absence.
-    """
-
-    units: int
-    axis: int
-    feeds_norm: bool = False
-
-
-class Tappable(Protocol):
-    """Anything with a model and its layers by address, in forward order, such as a `Network`."""
-
-    @property
-    def model(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def layers(self) -> Mapping[str, Layer]: ...  # noqa: D102
-
-
-def parse_address(address: str) -> tuple[str, int | None]:
-    """Return the module path of an address and its call number, None if it names no call.
-
-    Examples
-    --------
-    >>> parse_address("layer1.0.relu#2"), parse_address("layer3.1")
-    (('layer1.0.relu', 2), ('layer3.1', None))
-
-    Parameters
-    ----------
-    address
-        `path` or `path#call`; the calls of a module within one forward count from 1.
-
-    Returns
-    -------
-    tuple
-        The path, and the call number or None.
-
-    Raises
-    ------
-    LayerError
-        Not text, no path (the whole model is not a layer), or a call that is no whole number from 1.
-    """
-    if not isinstance(address, str):
-        raise LayerError(f"an address is text such as 'layer1.0' or 'layer1.0.relu#2', got {address!r}")
-    path, mark, call = address.partition("#")
-    if not path:
-        raise LayerError(f"address {address!r} names the whole model; name a module inside it")
-    if not mark:
-        return path, None
-    if not (call.isascii() and call.isdigit() and int(call) > 0):
-        raise LayerError(f"address {address!r} has call {call!r}; calls are counted 1, 2, …: {path}#1")
-    return path, int(call)
-
-
-@contextmanager
-def frozen(target: nn.Module | Tappable) -> Iterator[None]:
-    """Put every module in evaluation mode and stop every parameter's gradient, for the block only.
-
-    Examples
-    --------
-    >>> model = nn.Linear(2, 2)
-    >>> with frozen(model):
-    ...     model.training, model.weight.requires_grad
-    (False, False)
-    >>> model.training, model.weight.requires_grad
-    (True, True)
-
-    Parameters
-    ----------
-    target
-        A network or a module. Every single mode and flag comes back, whatever ends the block.
-
-    Raises
-    ------
-    LayerError
-        The target is neither a module nor has one.
-    """
-    model, _ = _model_and_layers(target)
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        # One by one: `.eval()` and `.train()` may be overridden, and flatten modes that differ.
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+Edit = Callable[[Tensor], Tensor]
 
 
 class Taps:
@@ -127,6 +20,7 @@ class Taps:
 
     Examples
     --------
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
     >>> with Taps(model, ["0"], gates={"0": torch.tensor([1.0, 0.0, 1.0])}) as taps:
     ...     answer = model(torch.ones(5, 2))
@@ -148,14 +42,17 @@ class Taps:
     rows
         (N,) int64, 0 to T - 1: sample n is gated by row `rows[n]` of every (T, U) gate. Every forward in
         the block must then have N samples.
+    edits
+        `{address: function}`: what the function makes of the layer's output (after its gate) is passed on in
+        its place. It must be a tensor of the same shape; the record is what is passed on.
 
     Raises
     ------
     LayerError
         An unknown address (with the closest names), a gate of wrong shape or with NaN, rows that do not
         fit; in a forward, a bare address of a module that runs more than once, an output that is not one
-        tensor, sizes other than those of rows and gate; at the end of a block that raised nothing itself,
-        a layer that never ran; opening the same object twice.
+        tensor, sizes other than those of rows and gate, an edit that gives another shape; at the end of a
+        block that raised nothing itself, a layer that never ran; opening the same object twice.
 
     Notes
     -----
@@ -173,12 +70,14 @@ class Taps:
         *,
         gates: Mapping[str, Tensor] | None = None,
         rows: Tensor | None = None,
+        edits: Mapping[str, Edit] | None = None,
     ) -> None:
-        model, known = _model_and_layers(target)
+        model, known = model_and_layers(target)
         gates = {} if gates is None else gates
-        span = _check_rows(rows, gates)
+        edits = {} if edits is None else edits
+        span = check_rows(rows, gates)
         if layers is None:
-            layers = list(known or gates)
+            layers = list(known) or [*gates, *edits]
             if not layers:
                 raise LayerError(f"{type(model).__name__} has no list of layers; give layers= or gates=")
         self._taps: dict[nn.Module, _Tap] = {}
@@ -189,10 +88,17 @@ class Taps:
             path, call = parse_address(address)
             names = [address, path, f"{path}#1"] if call in (None, 1) else [address]
             layer = next((known[name] for name in names if name in known), None)
-            _check_gate(address, gate, layer, span)
+            check_gate(address, gate, layer, span)
             if place.gate is not None:
                 raise LayerError(f"{address!r} gates a call that has a gate; multiply the two into one")
             place.gate, place.axis = gate, layer.axis if layer else 1
+        for address, edit in edits.items():
+            place = self._place(model, known, address)
+            if not callable(edit):
+                raise LayerError(f"the edit of {address!r} is {kind_of(edit)}; give a function of a tensor")
+            if place.edit is not None:
+                raise LayerError(f"{address!r} edits a call that has an edit; make one function of the two")
+            place.edit = edit
         self._model: nn.Module | None = model
         self._rows = rows
         self._record = _Record()
@@ -253,6 +159,7 @@ class _Place:
     records: list[str] = field(default_factory=list)
     gate: Tensor | None = None
     axis: int = 1
+    edit: Edit | None = None
 
 
 @dataclass(eq=False)
@@ -292,13 +199,17 @@ def _make_hook(
                 f"layer {tap.path!r} gives a {type(output).__name__}, not one tensor; "
                 "tap a module inside it or after it that gives a tensor"
             )
-        if place.gate is None:
+        if place.gate is None and place.edit is None:
             # One copy for the record and, where gradients are on, another for the model: the record then
             # lies on the way to the answer, and no in-place operation reaches it.
             read = output.clone()
             passed = read.clone() if read.requires_grad else None
         else:
-            read = output * _factor(tap.path, place.gate, place.axis, rows, output)
+            read = output
+            if place.gate is not None:
+                read = output * _factor(tap.path, place.gate, place.axis, rows, output)
+            if place.edit is not None:
+                read = _edited(tap.path, place.edit, read)
             passed = read.clone() if place.records else read
         for address in place.records:
             record.activations[address] = read
@@ -307,13 +218,23 @@ def _make_hook(
     return hook
 
 
+def _edited(path: str, edit: Edit, output: Tensor) -> Tensor:
+    made = edit(output)
+    if not isinstance(made, Tensor) or made.shape != output.shape:
+        raise LayerError(
+            f"the edit of {path!r} gives {kind_of(made)}; it must give a tensor {tuple(output.shape)}, "
+            "the shape of the layer's output"
+        )
+    return made
+
+
 def _factor(path: str, gate: Tensor, axis: int, rows: Tensor | None, output: Tensor) -> Tensor:
     """Return the gate as a factor of the output: samples on axis 0, units on theirs, 1 elsewhere."""
     size, units = output.shape, gate.shape[-1]
     at = axis if axis >= 0 else len(size) + axis
     if not 0 < at < len(size) or size[at] != units:
         there = size[at] if 0 < at < len(size) else "none"
-        raise _wrong_size(path, units, f"{there} on axis {axis} of its output {tuple(size)}")
+        raise wrong_size(path, units, f"{there} on axis {axis} of its output {tuple(size)}")
     if not output.is_floating_point():
         raise LayerError(f"layer {path!r} gives {output.dtype}; only floating-point layers can be gated")
     shape = [1] * len(size)
@@ -324,56 +245,6 @@ def _factor(path: str, gate: Tensor, axis: int, rows: Tensor | None, output: Ten
         shape[0] = len(rows)
         gate = gate[rows.to(gate.device)]
     return gate.to(output).reshape(shape)
-
-
-def _wrong_size(path: str, units: int, there: str) -> LayerError:
-    return LayerError(f"the gate of {path!r} has {units} units, the layer has {there}; give one value a unit")
-
-
-def _model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[str, Layer]]:
-    if isinstance(target, nn.Module):
-        return target, {}
-    model, layers = getattr(target, "model", None), getattr(target, "layers", None)
-    if not isinstance(model, nn.Module) or not isinstance(layers, Mapping):
-        raise LayerError(f"cannot tap {_kind(target)}; give a network or a torch.nn.Module")
-    return model, layers
-
-
-def _check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Return the lowest and the highest row, None if there are no rows."""
-    if not isinstance(gates, Mapping):
-        raise LayerError(f"gates are {_kind(gates)}; give a dictionary {{address: tensor}}")
-    if rows is None:
-        return None
-    if not gates:
-        raise LayerError("rows choose among the rows of gates, and there are no gates; give gates=")
-    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1 or rows.is_meta:
-        raise LayerError(f"rows are {_kind(rows)}; give an int64 tensor (N,), the task of each sample")
-    return (int(rows.min()), int(rows.max())) if len(rows) else (0, -1)
-
-
-def _check_gate(address: str, gate: Tensor, layer: Layer | None, span: tuple[int, int] | None) -> None:
-    what = f"the gate of {address!r}"
-    if not isinstance(gate, Tensor) or gate.ndim not in (1, 2) or gate.is_complex() or gate.is_meta:
-        raise LayerError(f"{what} is {_kind(gate)}; give a tensor (units,) or (tasks, units)")
-    if layer is not None and gate.shape[-1] != layer.units:
-        raise _wrong_size(address, gate.shape[-1], str(layer.units))
-    # The sum is the quick look, as learning opens taps at every step; a sum of finite values may overflow.
-    values = gate.detach()
-    if not math.isfinite(values.sum().item()) and not bool(torch.isfinite(values).all()):
-        raise LayerError(f"{what} has NaN or infinite values; 1 keeps a unit, 0 removes it")
-    if gate.ndim == 1:
-        return
-    if span is None:
-        raise LayerError(f"{what} has {len(gate)} rows; say with rows= which one each sample takes")
-    if span[0] < 0 or span[1] >= len(gate):
-        raise LayerError(f"rows run from {span[0]} to {span[1]}; {what} has {len(gate)} rows, counted from 0")
-
-
-def _kind(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    return f"{value.dtype} {tuple(value.shape)} on {value.device}"
 
 
 def _check_ran(name: str, taps: Sequence[_Tap]) -> None:

@@ -1,0 +1,137 @@
+"""What a tapped place is: its address, its units, and the module it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from nadkit.errors import LayerError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a tapped place gives: how many units, on which axis, and whether a normalisation reads it.
+
+    Examples
+    --------
+    >>> Layer(units=64, axis=1)
+    Layer(units=64, axis=1, feeds_norm=False)
+
+    Parameters
+    ----------
+    units
+        Number of channels, heads or neurons, at least 1.
+    axis
+        Axis of the units: 1 for maps (N, U, H, W), -1 for tokens (N, T, U); never 0, the samples'.
+    feeds_norm
+        True if a normalisation reads the output, so that a gate of 0 does not mean absence.
+    """
+
+    units: int
+    axis: int
+    feeds_norm: bool = False
+
+
+class Tappable(Protocol):
+    """Anything with a model and its layers by address, in forward order, such as a `Network`."""
+
+    @property
+    def model(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def layers(self) -> Mapping[str, Layer]: ...  # noqa: D102
+
+
+def parse_address(address: str) -> tuple[str, int | None]:
+    """Return the module path of an address and its call number, None if it names no call.
+
+    Examples
+    --------
+    >>> parse_address("layer1.0.relu#2"), parse_address("layer3.1")
+    (('layer1.0.relu', 2), ('layer3.1', None))
+
+    Parameters
+    ----------
+    address
+        `path` or `path#call`; the calls of a module within one forward count from 1.
+
+    Returns
+    -------
+    tuple
+        The path, and the call number or None.
+
+    Raises
+    ------
+    LayerError
+        Not text, no path (the whole model is not a layer), or a call that is no whole number from 1.
+    """
+    if not isinstance(address, str):
+        raise LayerError(f"an address is text such as 'layer1.0' or 'layer1.0.relu#2', got {address!r}")
+    path, mark, call = address.partition("#")
+    if not path:
+        raise LayerError(f"address {address!r} names the whole model; name a module inside it")
+    if not mark:
+        return path, None
+    if not (call.isascii() and call.isdigit() and int(call) > 0):
+        raise LayerError(f"address {address!r} has call {call!r}; calls are counted 1, 2, …: {path}#1")
+    return path, int(call)
+
+
+@contextmanager
+def frozen(target: nn.Module | Tappable) -> Iterator[None]:
+    """Put every module in evaluation mode and stop every parameter's gradient, for the block only.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 2)
+    >>> with frozen(model):
+    ...     model.training, model.weight.requires_grad
+    (False, False)
+    >>> model.training, model.weight.requires_grad
+    (True, True)
+
+    Parameters
+    ----------
+    target
+        A network or a module. Every single mode and flag comes back, whatever ends the block.
+
+    Raises
+    ------
+    LayerError
+        The target is neither a module nor has one.
+    """
+    model, _ = model_and_layers(target)
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        # One by one: `.eval()` and `.train()` may be overridden, and flatten modes that differ.
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[str, Layer]]:
+    """Return the module of a network or a module itself, with the layers that are known of it."""
+    if isinstance(target, nn.Module):
+        return target, {}
+    model, layers = getattr(target, "model", None), getattr(target, "layers", None)
+    if not isinstance(model, nn.Module) or not isinstance(layers, Mapping):
+        raise LayerError(f"cannot tap {kind_of(target)}; give a network or a torch.nn.Module")
+    return model, layers
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, for an error: type, shape and device of a tensor, the type of anything else."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{value.dtype} {tuple(value.shape)} on {value.device}"
