@@ -77,8 +77,8 @@ def flow(arch: Any, *, open: str | Sequence[str] | None = None) -> go.Figure:
     >>> graph.add_edge("conv/2", "logit:bag", weight=4, share=0.8, sign=1)
     >>> print(flow(graph).layout.meta["alt"])
     Flow of bag through net, layers as columns from the input to the logit: 1 kept unit (conv 1 of 4), 1 of
-    them kept by no other task; 2 links, 2 that add and 0 that take away. Strongest chain, from the logit back,
-    with each link's share of the input: logit:bag, 80 % from conv/2, 100 % from input.
+    them kept by no other task; 2 links, 2 that add and 0 that take away. Strongest chain, from the logit
+    back, with each link's share of the input: logit:bag, 80 % from conv/2, 100 % from input.
 
     Parameters
     ----------
@@ -121,7 +121,8 @@ def flow(arch: Any, *, open: str | Sequence[str] | None = None) -> go.Figure:
     below = "; ".join([*drawn_as(made), "dot: mean response, as a share of its layer's largest"])
     alt = (
         f"Flow of {task} through {network}, layers as columns from the input to the logit: "
-        f"{many(kept, 'kept unit')} ({told_layers(graph)}), {own:,} of them kept by no other task; {many(links, 'link')}, {added:,} that add and {links - added:,} that take away. "
+        f"{many(kept, 'kept unit')} ({told_layers(graph)}), {own:,} of them kept by no other "
+        f"task; {many(links, 'link')}, {added:,} that add and {links - added:,} that take away. "
     )
     if len(steps) > 1:
         alt += "Strongest chain, from the logit back, with each link's share of the input: "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nadkit.figures._arcs import clipped
 from nadkit.figures._course import Layer, heights_of, mean_of, order_of, read, smooth, spread
 from nadkit.figures._marks import FURTHER, INK, MARKS, OTHER, room_for, title_of
+from nadkit.figures._told import many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +35,10 @@ _LONGEST = 18
 def river(table: pd.DataFrame) -> go.Figure:
     """Return the overlap of masks as a river: a line a task, close to its neighbours where they share units.
 
-    At every layer two neighbouring lines are 1 − φ apart (1 where φ is negative): they almost touch where both
-    tasks keep the same units (0.08, so that both are seen), and are 1 apart where they share no more than by
-    chance. The order of tasks is one for all layers, by average-linkage clustering on the mean φ, so that
-    only distances of neighbours are read; those of others add up.
+    At every layer two neighbouring lines are 1 − φ apart (1 where φ is negative): they almost touch where
+    both tasks keep the same units (0.08, so that both are seen), and are 1 apart where they share no more
+    than by chance. The order of tasks is one for all layers, by average-linkage clustering on the mean φ, so
+    that only distances of neighbours are read; those of others add up.
 
     Examples
     --------
@@ -245,7 +246,9 @@ def _words(tasks: list[str], layers: list[Layer], order: list[int]) -> tuple[dic
         if not 0 < layer.kept[task] < layer.units
     ]
     below += (
-        f"; broken where a task keeps none or all of a layer's units ({len(gaps)} places)" if gaps else ""
+        f"; broken where a task keeps none or all of a layer's units ({many(len(gaps), 'place')})"
+        if gaps
+        else ""
     )
     alt = (
         f"River of {len(tasks)} tasks over {len(layers)} layers from {layers[0].name} to {layers[-1].name}, "
