@@ -138,7 +138,9 @@ def dots(figure: go.Figure) -> dict[str, tuple[float, float, float, str]]:
     found = {}
     for trace in scatters(figure):
         if trace.mode == "markers" and trace.name not in ("links", "task and layer"):
-            for x, y, size, text in zip(trace.x, trace.y, trace.marker.size, trace.text, strict=True):
+            size = trace.marker.size
+            sizes = size if isinstance(size, (list, tuple)) else [size] * len(trace.x)
+            for x, y, size, text in zip(trace.x, trace.y, sizes, trace.text, strict=True):
                 found[text.split("<br>")[0]] = (x, y, size, trace.name)
     return found
 
@@ -261,9 +263,9 @@ def test_the_chain_follows_the_largest_share_from_the_logit_back() -> None:
     figure = flow(small_graph())
     assert figure.layout.meta["alt"] == (
         "Flow of bag through net, layers as columns from the input to the logit: 5 kept units (a 2 of 4, b 2 "
-        "of 8, c 1 of 4), 2 of them kept by no other task; 10 links, 9 that add and 1 that take away. Strongest "
-        "chain, from the logit back, with each link's share of the input: logit:bag, 75 % from c/2, 45 % "
-        "from b/3, 10 % from a/0, 100 % from input."
+        "of 8, c 1 of 4), 2 of them kept by no other task; 10 links, 9 that add and 1 that take away. "
+        "Strongest chain, from the logit back, with each link's share of the input: logit:bag, 75 % from c/2, "
+        "45 % from b/3, 10 % from a/0, 100 % from input."
     )
     title = said(figure)
     assert title.startswith(
@@ -626,9 +628,9 @@ def test_units_and_links_of_both_and_of_one_only_are_told_apart() -> None:
     title = figure.layout.title.text
     assert title == "net: bag and coat share 4 of 6 kept units and 6 of 14 links"
     assert figure.layout.meta["alt"] == (
-        "bag and coat in net overlaid, layers as columns from the input to the logits. Units: 4 in both, 1 in "
-        "bag only, 1 in coat only. Links: 6 in both, 4 in bag only, 4 in coat only. Units by layer (both, bag "
-        "only, coat only): a 2, 0, 0; b 1, 1, 1; c 1, 0, 0."
+        "bag and coat in net overlaid, layers as columns from the input to the logits. Units: 4 in both, 1 "
+        "in bag only, 1 in coat only. Links: 6 in both, 4 in bag only, 4 in coat only. Units by layer (both, "
+        "bag only, coat only): a 2, 0, 0; b 1, 1, 1; c 1, 0, 0."
     )
     assert {note.text for note in figure.layout.annotations} == {"bag", "coat"}
 

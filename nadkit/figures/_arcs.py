@@ -78,7 +78,11 @@ def _mean(linked: Sequence[tuple[str, float]], height: Mapping[str, float], othe
 
 def lengths(chart: Chart) -> dict[str, float]:
     """Return the height of each mark of many units, proportional to their number; the largest has 0.7."""
-    totals = {name: sum(item.counts.values()) for name, item in chart.items.items() if item.counts}
+    totals = {
+        name: sum(item.counts.values())
+        for name, item in chart.items.items()
+        if item.counts and item.kind != REST
+    }
     most = max(totals.values(), default=1)
     return {name: max(0.7 * total / most, 0.02) for name, total in totals.items()}
 
@@ -104,8 +108,7 @@ def ends_of(
     found = []
     for name, way in ((line.source, 1), (line.target, -1)):
         x, y = where[name]
-        item = chart.items[name]
-        if item.counts is not None and item.kind != REST:
+        if name in long:
             apart = min(_APART, long[name] / max(len(kinds), 1))
             y += apart * ((len(kinds) - 1) / 2 - kinds.index(line.kind))
             x += way * BAR / 2
@@ -134,7 +137,9 @@ def curve(
         ]
     middle = (y0 + y1) / 2
     side = -1.0 if middle < 0 else 1.0
-    around = max(between) + 0.05 + 0.035 * len(between) + 0.12 * abs(middle)
+    # Lines that begin in neighbouring columns are a little apart, to be told apart where they run along.
+    apart = 0.01 * (round(x0) % 3)
+    around = max(between) + 0.05 + 0.035 * len(between) + 0.12 * abs(middle) + apart
     peak = side * max(around, side * y0 + 0.03, side * y1 + 0.03)
     way = math.copysign(_RISE, x1 - x0)
     up = [(x0 + way * t, y0 + (peak - y0) * t * t * (3 - 2 * t)) for t in _FAR]

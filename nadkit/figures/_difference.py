@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nadkit.errors import NadkitError
+from nadkit.figures._arcs import clipped
 from nadkit.figures._columns import Reading, chart, checked
 from nadkit.figures._drawn import Look, drawn
 from nadkit.figures._marks import MARKS
@@ -95,9 +97,10 @@ def _is_unit(facts: dict[str, Any]) -> bool:
 
 def _look(words: dict[str, str], units: Counter[str], links: Counter[str]) -> Look:
     """Marks and lines, with their numbers in the legend."""
-    import html
-
-    named = {kind: html.escape(text, quote=False) for kind, text in words.items()}
+    named = {
+        kind: html.escape(clipped(text.removesuffix(" only"), 16), quote=False) + " only" * (kind != "both")
+        for kind, text in words.items()
+    }
     marks = {
         "first": MARKS["kept"]._replace(symbol="circle"),
         "both": MARKS["shared"]._replace(symbol="square"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from nadkit.figures._arcs import BAR, clipped, curve, ends_of, lengths, marked, places, tops
-from nadkit.figures._columns import REST, Chart, Column, Item, Line
+from nadkit.figures._columns import END, REST, Chart, Column, Item, Line
 from nadkit.figures._marks import INK, Mark, room_for, title_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ WIDTHS = (
     Width(0.40, 6.0, 0.75, "40 % and more"),
 )
 """Five widths, so that any number of lines is few traces."""
+
+_NARROW = 850
+"""Pixels of the narrowest legend that is looked after."""
 
 _END = Mark("#000000", "square")
 _REST = Mark("#595959", "hexagon2")
@@ -236,8 +239,8 @@ def _dots(
     inner: int,
 ) -> None:
     tall = max(sum(item.column == at for item in chart.items.values()) for at in range(len(chart.columns)))
-    size = min(15.0, max(5.5, 1.15 * inner / max(tall, 1)))
-    styles = {**look.units, "end": (look.ends, _END), REST: ("weaker units, as one", _REST)}
+    size = min(15.0, max(5.5, 1.15 * inner / max(tall, 1)), max(4.0, 620 / len(chart.columns)))
+    styles = {**look.units, END: (look.ends, _END), REST: ("weaker units, as one", _REST)}
     for kind, (said, mark) in styles.items():
         mine = [
             name
@@ -254,7 +257,9 @@ def _dots(
             text=[words(name, chart.items[name]) for name in mine], hovertemplate="%{text}<extra></extra>",
             marker={
                 "color": mark.colour, "symbol": mark.symbol, "opacity": 1,
-                "size": [round(size * (0.45 + 0.55 * math.sqrt(value)), 1) for value in strengths],
+                "size": [round(size * (0.45 + 0.55 * math.sqrt(value)), 1) for value in strengths]
+                if kind != END
+                else min(11.0, max(5.0, 2 * size)),
                 "line": {"color": "#ffffff", "width": 0.8},
             },
         )  # fmt: skip
@@ -290,7 +295,10 @@ def _layout(
     angle = 0 if flat else -40 if len(columns) <= 24 else -90
     letters = 6.3 if len(columns) <= 24 else 5.4
     bottom = 50 if flat else 28 + round(letters * longest * (0.66 if angle == -40 else 1))
-    legend = 78
+    entries = [trace.name for trace in figure.data if trace.showlegend is not False and not trace.legend]
+    beside = max(1, _NARROW // (50 + 7 * max(map(len, entries), default=0)))
+    rows = math.ceil(len(entries) / beside)
+    legend = 38 + 20 * rows
     top = room_for(title)
     figure.update_layout(
         template="plotly_white", font=INK, title=title, meta={"alt": alt}, barmode="overlay",
@@ -301,7 +309,7 @@ def _layout(
             "itemsizing": "constant", "font": {"size": 13}, "traceorder": "normal",
         },
         legend2={
-            "orientation": "h", "yref": "container", "y": 52 / (top + inner + bottom + legend),
+            "orientation": "h", "yref": "container", "y": (12 + 20 * rows) / (top + inner + bottom + legend),
             "yanchor": "bottom", "x": 0, "font": {"size": 13}, "itemclick": False, "itemdoubleclick": False,
             "title": {
                 "text": "width: share of the receiving unit's input ", "side": "left", "font": {"size": 13},

@@ -118,7 +118,8 @@ def flow(arch: Any, *, open: str | Sequence[str] | None = None) -> go.Figure:
         said += f"; {breaks.short}"
     elif len(steps) > 1:
         said += f"; the logit's strongest link, {percent(steps[1][1])} of its input, is from {steps[1][0]}"
-    below = "; ".join([*drawn_as(made), "dot: mean response, as a share of its layer's largest"])
+    size = "dot: mean response, as a share of its layer's largest"
+    below = "; ".join([*drawn_as(made), *([size] if any(c.opened for c in made.columns[1:-1]) else ())])
     alt = (
         f"Flow of {task} through {network}, layers as columns from the input to the logit: "
         f"{many(kept, 'kept unit')} ({told_layers(graph)}), {own:,} of them kept by no other "
