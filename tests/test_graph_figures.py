@@ -244,6 +244,19 @@ def test_a_link_that_skips_layers_passes_outside_of_their_marks(resnet: nx.DiGra
     assert high > max(max(ys) for _, _, ys in curves(figure))
 
 
+def test_a_line_passes_on_the_side_where_its_ends_are_beyond_the_tallest_between() -> None:
+    reach = [0.1, 0.2, 0.5, 0.3, 0.1]
+    for sign in (1, -1):
+        xs, ys = _arcs.curve((0.0, 0.05 * sign), (4.0, 0.02 * sign), reach)
+        assert (xs[0], ys[0], xs[-1], ys[-1]) == (0, 0.05 * sign, 4, 0.02 * sign)
+        beside = [(x, y) for x, y in zip(xs, ys, strict=True) if 0.75 < x < 3.25]
+        assert (beside[0][0], beside[-1][0]) == (0.8, 3.2)
+        assert all(y * sign > 0.5 for _, y in beside)
+    xs, ys = _arcs.curve((1.0, 0.4), (2.0, -0.4), reach)
+    assert ys == sorted(ys, reverse=True)
+    assert (ys[0], ys[-1]) == (0.4, -0.4)
+
+
 def test_units_stand_near_those_they_are_linked_with() -> None:
     graph = empty_graph({"a": 6, "b": 6})
     for layer in "ab":
@@ -264,8 +277,8 @@ def test_the_chain_follows_the_largest_share_from_the_logit_back() -> None:
     assert figure.layout.meta["alt"] == (
         "Flow of bag through net, layers as columns from the input to the logit: 5 kept units (a 2 of 4, b 2 "
         "of 8, c 1 of 4), 2 of them kept by no other task; 10 links, 9 that add and 1 that take away. "
-        "Strongest chain, from the logit back, with each link's share of the input: logit:bag, 75 % from c/2, "
-        "45 % from b/3, 10 % from a/0, 100 % from input."
+        "Strongest chain, from the logit back, with each link's share of the input: logit:bag, "
+        "75 % from c/2, 45 % from b/3, 10 % from a/0, 100 % from input."
     )
     title = said(figure)
     assert title.startswith(
@@ -303,7 +316,8 @@ def test_a_real_size_is_light(resnet: nx.DiGraph) -> None:
         {"stem": 24, **{f"cells.{at}": 128 for at in range(8)}}, [5, 9, 9, 14, 18, 26, 21, 44, 53], 5
     )
     full = random_graph({f"cells.{at}": 128 for at in range(6)}, [96] * 6, 5)
-    for graph, most in ((resnet, 4e5), (darts, 5e5), (full, 1e6)):
+    tall = random_graph({f"c{at}": 128 for at in range(9)}, [20, 95, *[20] * 7], 5)
+    for graph, most in ((resnet, 4e5), (darts, 5e5), (tall, 5e5), (full, 1e6)):
         figure = flow(graph)
         assert len(dots(figure)) == len(graph)
         assert len(figure.data) <= 24
@@ -381,12 +395,11 @@ def test_layers_are_summed_as_by_hand() -> None:
     assert "Drawn by layer" in figure.layout.meta["alt"]
 
 
-def test_lines_end_at_the_sides_of_bars() -> None:
-    figure = flow(small_graph(), open=[])
-    sides = {round(xs[0] % 1, 2) for _, xs, _ in curves(figure)} | {
-        round(xs[-1] % 1, 2) for _, xs, _ in curves(figure)
-    }
-    assert sides == {0.0, round(_arcs.BAR / 2, 2), round(1 - _arcs.BAR / 2, 2)}
+def test_lines_lead_from_the_right_side_of_a_bar_to_the_left_of_another() -> None:
+    half = _arcs.BAR / 2
+    lines = curves(flow(small_graph(), open=[]))
+    assert {round(xs[0] % 1, 2) for _, xs, _ in lines} == {0.0, round(half, 2)}
+    assert {round(xs[-1] % 1, 2) for _, xs, _ in lines} == {0.0, round(1 - half, 2)}
 
 
 def test_an_opened_layer_shows_its_units_and_the_others_stay_bars() -> None:
@@ -494,6 +507,8 @@ def test_blocks_of_addresses() -> None:
         tuple(flat[:3]), tuple(flat[3:5]), ("features.5",), tuple(flat[6:9]), ("features.9",)
     ]  # fmt: skip
     assert found[0][0] == "features.0 … features.2"
+    alone = _columns.runs_of(["a", "a.0", "a.1", "b.0", "c.0"], ("a",), 4)
+    assert [run for _, run in alone] == [("a",), ("a.0", "a.1"), ("b.0",), ("c.0",)]
     # Every layer once, in order, whatever the limit.
     for most in range(1, 12):
         assert [layer for _, run in _columns.runs_of(flat, ("features.2",), most) for layer in run] == flat
@@ -822,7 +837,10 @@ def test_the_words_of_the_river() -> None:
 
 def test_names_never_overlap() -> None:
     same = masks_of({"a": [[1, 1, 0, 0]] * 30}, [f"task {at}" for at in range(30)])
-    for table in (same.overlap(), parting().overlap()):
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.cat([(torch.arange(40) < 20).float().repeat(25, 1), torch.rand(5, 40, generator=draw)])
+    crowd = MaskSet.from_scores({"a": rows}, [f"task {at}" for at in range(30)])  # 25 alike beside 5
+    for table in (same.overlap(), crowd.overlap(), parting().overlap()):
         figure = river(table)
         notes = [note for note in figure.layout.annotations if "●" in note.text]
         inside = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b

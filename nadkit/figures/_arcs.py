@@ -99,7 +99,6 @@ def tops(chart: Chart, where: Mapping[str, tuple[float, float]]) -> list[float]:
 
 def ends_of(
     line: Line,
-    chart: Chart,
     where: Mapping[str, tuple[float, float]],
     long: Mapping[str, float],
     kinds: Sequence[str],

@@ -93,7 +93,7 @@ def drawn(
     long = lengths(chart)
 
     def points(line: Line) -> tuple[list[float], list[float]]:
-        return curve(*ends_of(line, chart, where, long, list(look.links)), reach)
+        return curve(*ends_of(line, where, long, list(look.links)), reach)
 
     heights = _lines(figure, chart, look, points, widths)
     _chain(figure, chart, chain, where, reach)
