@@ -138,9 +138,7 @@ def dots(figure: go.Figure) -> dict[str, tuple[float, float, float, str]]:
     found = {}
     for trace in scatters(figure):
         if trace.mode == "markers" and trace.name not in ("links", "task and layer"):
-            size = trace.marker.size
-            sizes = size if isinstance(size, (list, tuple)) else [size] * len(trace.x)
-            for x, y, size, text in zip(trace.x, trace.y, sizes, trace.text, strict=True):
+            for x, y, size, text in zip(trace.x, trace.y, trace.marker.size, trace.text, strict=True):
                 found[text.split("<br>")[0]] = (x, y, size, trace.name)
     return found
 
@@ -221,6 +219,23 @@ def test_shared_and_exclusive_units_differ_in_colour_and_shape_and_size_is_the_r
         assert styles["kept by this task alone"][at] != styles["kept by other tasks too"][at]
     assert found["a/0"][2] > found["a/1"][2]  # 4 and 1 of the layer's largest, 4
     assert found["b/0"][2] == found["b/3"][2]
+
+
+def test_dots_of_a_crowded_column_are_small_and_those_of_others_are_not() -> None:
+    tall = random_graph({"a": 128, "b": 128}, [90, 8], 5, skips=0)
+    for _, facts in tall.nodes(data=True):
+        facts["response"] = 1.0
+    figure = flow(tall)
+    found = dots(figure)
+    inside = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    low, high = figure.layout.yaxis.range
+    for layer, most in (("a", 6.0), ("b", 15.0)):
+        mine = sorted(y for name, (_, y, _, _) in found.items() if name.startswith(layer))
+        apart = min(after - here for here, after in itertools.pairwise(mine)) / (high - low) * inside
+        sizes = {size for name, (_, _, size, _) in found.items() if name.startswith(layer)}
+        assert len(sizes) == 1
+        assert max(sizes) <= min(most, max(5.5, 1.2 * apart))
+    assert max(size for name, (_, _, size, _) in found.items() if name.startswith("b")) > 10
 
 
 def test_a_link_that_skips_layers_passes_outside_of_their_marks(resnet: nx.DiGraph) -> None:

@@ -99,9 +99,9 @@ def drawn(
     _chain(figure, chart, chain, where, reach)
     _hovers(figure, chart, points, line_words)
     _bars(figure, chart, look, where, unit_words)
-    _dots(figure, chart, look, where, unit_words, inner)
     low, high = min([*heights, *(-top for top in reach)]), max([*heights, *reach])
     edge = 0.05 * (high - low or 1)
+    _dots(figure, chart, look, where, unit_words, inner / (high - low + 2 * edge))
     _name_ends(figure, chart, where)
     _layout(figure, chart, (low - edge, high + edge), title_of(said, below), alt, inner)
     return figure
@@ -230,16 +230,29 @@ def _bars(
             )  # fmt: skip
 
 
+def _sizes(chart: Chart, where: Mapping[str, tuple[float, float]], scale: float) -> list[float]:
+    """The largest dot of every column in pixels, by how far its dots are apart; `scale`: pixels of height 1."""
+    heights: list[list[float]] = [[] for _ in chart.columns]
+    for name, item in chart.items.items():
+        heights[item.column].append(where[name][1])
+    widest = max(4.0, 620 / len(chart.columns))
+    return [
+        min(15.0, widest, max(5.5, 1.1 * scale * (max(column) - min(column)) / (len(column) - 1)))
+        if len(column) > 1
+        else min(15.0, widest)
+        for column in heights
+    ]
+
+
 def _dots(
     figure: go.Figure,
     chart: Chart,
     look: Look,
     where: Mapping[str, tuple[float, float]],
     words: Callable[[str, Item], str],
-    inner: int,
+    scale: float,
 ) -> None:
-    tall = max(sum(item.column == at for item in chart.items.values()) for at in range(len(chart.columns)))
-    size = min(15.0, max(5.5, 1.15 * inner / max(tall, 1)), max(4.0, 620 / len(chart.columns)))
+    sizes = _sizes(chart, where, scale)
     styles = {**look.units, END: (look.ends, _END), REST: ("weaker units, as one", _REST)}
     for kind, (said, mark) in styles.items():
         mine = [
@@ -250,16 +263,17 @@ def _dots(
         if not mine:
             continue
         bars = any((item.counts or {}).get(kind) and item.kind != REST for item in chart.items.values())
-        strengths = [chart.items[name].strength for name in mine]
+        pixels = [
+            round(sizes[item.column] * (0.45 + 0.55 * math.sqrt(item.strength)) if kind != END else 11.0, 1)
+            for item in (chart.items[name] for name in mine)
+        ]
         figure.add_scatter(
             x=[where[name][0] for name in mine], y=[round(where[name][1], 4) for name in mine],
             mode="markers", name=said, legendgroup=said, showlegend=not bars,
             text=[words(name, chart.items[name]) for name in mine], hovertemplate="%{text}<extra></extra>",
             marker={
                 "color": mark.colour, "symbol": mark.symbol, "opacity": 1,
-                "size": [round(size * (0.45 + 0.55 * math.sqrt(value)), 1) for value in strengths]
-                if kind != END
-                else min(11.0, max(5.0, 2 * size)),
+                "size": pixels,
                 "line": {"color": "#ffffff", "width": 0.8},
             },
         )  # fmt: skip

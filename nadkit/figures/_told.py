@@ -198,5 +198,6 @@ def show_breaks(figure: go.Figure, made: Chart, breaks: Breaks) -> None:
         figure.add_vrect(x0=at - 0.3, x1=at + 0.3, fillcolor="#D55E00", opacity=0.12, line_width=0)
         figure.add_annotation(
             x=at, y=0, textangle=-90, showarrow=False, font={"size": 13, "color": "#A13F00"},
+            bgcolor="rgba(255,255,255,0.8)",
             text="no kept unit: the flow is cut here" if cut else "no kept unit; links pass by",
         )  # fmt: skip
