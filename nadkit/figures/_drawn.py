@@ -231,7 +231,7 @@ def _bars(
 
 
 def _sizes(chart: Chart, where: Mapping[str, tuple[float, float]], scale: float) -> list[float]:
-    """The largest dot of every column in pixels, by how far its dots are apart; `scale`: pixels of height 1."""
+    """The largest dot of every column in pixels, as its dots are apart; `scale`: pixels of height 1."""
     heights: list[list[float]] = [[] for _ in chart.columns]
     for name, item in chart.items.items():
         heights[item.column].append(where[name][1])
@@ -264,7 +264,9 @@ def _dots(
             continue
         bars = any((item.counts or {}).get(kind) and item.kind != REST for item in chart.items.values())
         pixels = [
-            round(sizes[item.column] * (0.45 + 0.55 * math.sqrt(item.strength)) if kind != END else 11.0, 1)
+            round(max(3.2, sizes[item.column] * (0.45 + 0.55 * math.sqrt(item.strength))), 1)
+            if kind != END
+            else 11.0
             for item in (chart.items[name] for name in mine)
         ]
         figure.add_scatter(

@@ -92,7 +92,7 @@ def flow(arch: Any, *, open: str | Sequence[str] | None = None) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Few traces, whatever the number of links. The title says what was put together or left out.
+        At most 25 traces, whatever the number of links. The title says what was put together or left out.
 
     Raises
     ------

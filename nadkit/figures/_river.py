@@ -58,7 +58,8 @@ def river(table: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Up to 30 tasks are named at the right end. A line is broken where a task keeps none or all of a
+        A trace a task, of more than 30 tasks at most 36, and 2 others. Up to 30 tasks are named at the right
+        end. A line is broken where a task keeps none or all of a
         layer's units, and so has no φ.
 
     Raises
