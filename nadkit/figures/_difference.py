@@ -52,7 +52,8 @@ def difference(graph: Any, *, open: str | Sequence[str] | None = None) -> go.Fig
     Returns
     -------
     plotly.graph_objects.Figure
-        At most 32 traces. Colour and shape say where a unit is, colour and dash where a link is; the counts are in the legend.
+        At most 32 traces. Colour and shape say where a unit is, colour and dash where a link is; the
+        counts are in the legend.
 
     Raises
     ------
