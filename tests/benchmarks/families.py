@@ -1,9 +1,10 @@
 """Train further networks of every family on fashion and ask `how` of them; nadkit/networks/data/how-*.csv.
 
-`python tests/benchmarks/families.py` trains two networks of each family (seeds 1 and 2) beside the bundled
+`python tests/benchmarks/families.py` trains four networks of each family (seeds 1 to 4) beside the bundled
 one, half as long as that, learns their masks as the bundled ones were learned, and writes the rows over tasks
 that `nk.how(..., beside="bundled")` reads. The networks are kept in build/families and not shipped. Fifteen
-minutes a network on a quiet core; what is there is skipped, and a training that was interrupted goes on.
+minutes a network on a quiet core, one on a GPU; networks whose rows the table has are left as they are, and a
+training that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nadkit.networks.network import Network, hash_weights
 from nadkit.networks.train import train
 from nadkit.questions.connections.others import others_path
 
-SOURCE, SHARE, SEEDS, EPOCHS = "fashion", 0.3, (1, 2), 8
+SOURCE, SHARE, SEEDS, EPOCHS = "fashion", 0.3, (1, 2, 3, 4), 8
 FOLDER = Path("build/families")
 
 
@@ -58,9 +59,13 @@ def masks_of(network: Network, seed: int) -> nk.MaskSet:
 def main() -> None:
     """Train, learn, ask and write."""
     images = nk.load_images(SOURCE, split="test", per_class=50)
-    tables = []
+    path = others_path(f"vgg-{SOURCE}")
+    tables = [pd.read_csv(path)] if path.exists() else []
+    there = set(tables[0]["network"]) if tables else set()
     for seed in SEEDS:
         for family in FAMILIES:
+            if f"{family}-{SOURCE} {seed}" in there:
+                continue
             network, accuracy = trained(family, seed)
             table = nk.how(network, masks_of(network, seed), images)
             own = (table["metric"] == "exclusive_share") & (table["layer"] == "all")
@@ -69,7 +74,7 @@ def main() -> None:
             )
             sys.stdout.write(f"{network.name} {accuracy:.4f} {table.attrs['answer']}\n")
             sys.stdout.flush()
-    pd.concat(tables).round(6).to_csv(others_path(f"vgg-{SOURCE}"), index=False)
+            pd.concat(tables).round(6).to_csv(path, index=False)
 
 
 if __name__ == "__main__":
