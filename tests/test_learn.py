@@ -105,6 +105,15 @@ def slow_official(
     return {"1": mask[0].sigmoid(), "4": mask[1].sigmoid()}
 
 
+def test_the_share_falls_by_a_power_of_what_is_left_of_the_ramp():
+    share = torch.tensor([0.2])
+    even, early = OneVsRest(ramp=0.8, bend=1.0), OneVsRest(ramp=0.8)  # by the power 3
+    assert [float(even.kept_share(share, at)) for at in (0, 0.4, 0.8, 1)] == pytest.approx([1, 0.6, 0.2, 0.2])
+    assert [float(early.kept_share(share, at)) for at in (0, 0.4, 0.8, 1)] == pytest.approx(
+        [1, 0.3, 0.2, 0.2]
+    )
+
+
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_official_equals_the_slow_serial_loop_step_by_step(network, images, steps):
     masks = learn_masks(

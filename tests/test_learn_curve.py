@@ -102,3 +102,13 @@ def test_an_interrupted_run_has_the_stages_it_had_kept(
 def test_what_cannot_be_is_refused(network: Network, images: Images, wrong: dict, message: str) -> None:
     with pytest.raises(NadkitError, match=message):
         learn_curve(network, images, **{**SETTINGS, **wrong})
+
+
+def test_a_spread_is_the_objectives_and_is_told(network: Network, images: Images) -> None:
+    free, bound = (
+        learn_curve(network, images, **SETTINGS),
+        learn_curve(network, images, spread=0.001, **SETTINGS),
+    )
+    assert free[0.5].meta["settings"]["spread"] is None
+    assert bound[0.5].meta["settings"]["spread"] == 0.001
+    assert any((free[0.5].scores[a] - bound[0.5].scores[a]).abs().max() > 1e-3 for a in network.layers)

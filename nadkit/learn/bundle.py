@@ -15,11 +15,25 @@ from typing import Any
 import torch
 
 from nadkit.images import Images, load_images
+from nadkit.learn.objectives import Objective, OneVsRest
 from nadkit.learn.verb import learn_masks
 from nadkit.networks import BUNDLED, load_network, mask_path
 
 SHARES = (0.5, 0.3)
 FOR_MASKS = 400  # of the 500 bundled training pictures a class
+
+
+def objective_of(name: str, objective: str) -> str | Objective:
+    """Return what a network's bundled masks are learned for; see the notes of `OneVsRest` on the exception.
+
+    Examples
+    --------
+    >>> objective_of("vgg-scenes", "one-vs-rest"), objective_of("darts-scenes", "one-vs-rest").spread
+    ('one-vs-rest', 2.0)
+    """
+    if (name, objective) == ("darts-scenes", "one-vs-rest"):
+        return OneVsRest(spread=2.0, ramp=0.85, bend=1.5)
+    return objective
 
 
 def pictures(source: str) -> tuple[Images, Images]:
@@ -72,7 +86,7 @@ def bundle(name: str, *, first: int | None = None, scratch: Path = Path("build")
         path = mask_path(name, **job)
         if path.exists():
             continue
-        settings = dict(job)
+        settings = {**job, "objective": objective_of(name, job["objective"])}
         shared = settings["control"] == "shared"
         if shared:
             settings["control"] = None

@@ -64,6 +64,7 @@ def learn_curve(
     shares: Sequence[float] = SHARES,
     *,
     steps: int = 2400,
+    spread: float | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> dict[float, MaskSet]:
@@ -88,6 +89,8 @@ def learn_curve(
         In (0, 1], each once, at most 20.
     steps
         Of the whole run; a multiple of 20, since a stage ends at one of 20 reports.
+    spread
+        As in `OneVsRest`: a bound for networks that answer without a doubt; none by default.
     checkpoint
         As in `learn_masks`; the stages that are done are kept in files named after it.
     settings
@@ -124,7 +127,7 @@ def learn_curve(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _one(progress.scores).save(_stage_file(path, progress.step))
 
-    objective = Stages(shares=falling, steps_per_task=steps)
+    objective = Stages(shares=falling, steps_per_task=steps, spread=spread)
     last = learn_masks(
         network, images, objective=objective, kept_share=falling[-1], checkpoint=path, callback=keep,
         **settings,

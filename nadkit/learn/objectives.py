@@ -219,6 +219,7 @@ class OneVsRest(Objective):
     rate : step size
     width : width of the sigmoid that the gradient sees, in units of mask logits
     ramp : part of the run, 0-1, in which the share falls
+    bend : how the share falls: by the power 3 most units leave early, by 1 evenly over the ramp
     spread : bound of the scale: per task the log-odds of a batch spread by at most so much (standard
         deviation), so that the loss does not saturate; None for no bound
     steps_per_task : how many steps to take
@@ -236,7 +237,10 @@ class OneVsRest(Objective):
     gradient brings it back. Planted networks of the hard grades (see `nadkit.recovery`) lose tasks that way
     without a bound, and none with 3. Where units are many and do for each other a bound costs a little: on
     `resnet-fashion` at kept share 0.3, one seed, calibrated balanced accuracy 0.932 without and 0.926 with 3,
-    recomposed accuracy 0.93 and 0.89 of the whole network's. So there is none by default.
+    recomposed accuracy 0.93 and 0.89 of the whole network's. So there is none by default. The masks of
+    `darts-scenes`, whose cells are signed and whose answers are sure, are bundled with a spread of 2 and a
+    share that falls more evenly: three of its tasks at kept share 0.3, one seed, calibrated balanced accuracy
+    0.69 by default, 0.85 with a spread of 3, 0.87 with 2, 0.90 with 2, `ramp=0.85` and `bend=1.5`.
     """
 
     name: ClassVar[str] = "one-vs-rest"
@@ -246,6 +250,7 @@ class OneVsRest(Objective):
     rate: float = 0.05
     width: float = 0.3
     ramp: float = 0.7
+    bend: float = 3.0
     spread: float | None = None
     steps_per_task: int = 800
     extras: tuple[float, ...] = (0.0, 0.0)  # logarithm of the scale, offset
@@ -297,8 +302,8 @@ class OneVsRest(Objective):
         return logits - self.rate * mean / (root + 1e-12)
 
     def kept_share(self, share: Tensor, progress: float) -> Tensor:
-        """Return the share that falls by a cubic from 1 to the target within the ramp."""
-        left = (1 - min(1.0, progress / self.ramp)) ** 3
+        """Return the share that falls from 1 to the target within the ramp, by a power of what is left."""
+        left: float = (1 - min(1.0, progress / self.ramp)) ** self.bend
         return share + (1 - share) * left
 
     def scores(self, logits: Tensor, kept: Tensor) -> Tensor:

@@ -192,7 +192,8 @@ def load_masks(
     Parameters
     ----------
     name : a bundled network
-    objective : `"one-vs-rest"` or `"official"` (β bisected per task; seed 0, at 0.5 for some networks)
+    objective : `"one-vs-rest"` (of `darts-scenes` with bounded log-odds, see `nadkit.learn.OneVsRest`) or
+        `"official"` (β bisected per task; seed 0)
     kept_share : share of all units that each task keeps: 0.3 or 0.5
     seed : seed of the learning: 0, 1 or 2 of the tasks' own one-vs-rest masks
     control : None for the tasks' own masks, or `"relabelled"`, `"shared"`, `"untrained"` (seed 0)

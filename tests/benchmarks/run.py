@@ -149,6 +149,27 @@ found["rows"] = len(table)
     yield Row("  peak resident memory", found["peak"] / 1e9, "GB")
 
 
+def questions() -> Iterator[Row]:
+    """`where`, `how` and `why` with bundled masks, and `whether` in full: every part, 199 random draws."""
+    code = f"""
+import nadkit as nk
+network, masks = nk.load_network({NETWORK!r}), nk.load_masks({NETWORK!r}, kept_share=0.3)
+test, train = nk.load_images("fashion", split="test"), nk.load_images("fashion", split="train")
+for question in (nk.where, nk.how, nk.why):
+    start = time.perf_counter()
+    question(network, masks, test)
+    found[question.__name__] = time.perf_counter() - start
+start = time.perf_counter()
+nk.whether(network, masks, test, calibrate_on=train, draws=199, per_class=20, parts="all")
+found["whether"] = time.perf_counter() - start
+"""
+    found = fresh(code)
+    for name in ("where", "how", "why"):
+        yield Row(name, found[name], "s", 30)
+    yield Row("whether, all parts, 20 a class, 199 draws", found["whether"], "s", 300)
+    yield Row("  peak resident memory of all four", found["peak"] / 1e9, "GB")
+
+
 def tour() -> Iterator[Row]:
     """`python -m nadkit tour`, from nothing to the page."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -189,6 +210,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "taps": taps,
     "learning": learning,
     "evidence": evidence,
+    "questions": questions,
     "tour": tour,
     "notebooks": notebooks,
 }
