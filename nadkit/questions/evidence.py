@@ -159,7 +159,8 @@ def whether(
         excess
             For kept: its calibrated balanced accuracy, or without a calibration its AUROC, minus that of the
             best learned control, which is the one that leaves the smallest mean over the tasks that both
-            have. The sentence says which metric and which control.
+            have. The sentence says which metric and which control; `interval` says which controls were
+            learned otherwise than the masks, and how.
         effect_in_spreads, p_value
             How far the same metric is from the mean of random, in standard deviations of its draws (n of
             them); and the one primary test, for the mean over tasks: (1 + draws as good) / (1 + draws),
@@ -226,7 +227,8 @@ def whether(
     -----
     A mask that answers its task for every picture has recall 1 and balanced accuracy 0.5; a mask learned on
     a network that never held the task can still solve it. So the network "contains" a sub-architecture only
-    where the lower end of `excess` is above 0 and all three learned controls stand beside the masks.
+    where the lower end of `excess` is above 0 and all three learned controls, learned as the masks were, stand
+    beside them.
     """
     network, images = check_network("whether", network), check_images("whether", images)
     for name, given in (("calibrate_on", calibrate_on), ("learn_on", learn_on)):
@@ -249,7 +251,7 @@ def whether(
     if asked - {"necessity", "minimality"} or points:
         conditions = _conditions(network, sets, learned, asked, draws, seed)
         shown = show(network, conditions, sets[0].tasks, images, calibrate_on, seed, progress)
-        rows += _shown_rows(network, shown, images, asked)
+        rows += _shown_rows(network, shown, images, asked, sources)
         rows += curve_rows(network, points, shown.outcomes[0], images, calibrate_on, draws, seed, progress)
     rows += ready
     if "necessity" in asked:
@@ -283,7 +285,9 @@ def _conditions(
     return found + learned_conditions(network, sets[0].tasks, learned)
 
 
-def _shown_rows(network: Network, shown: Shown, images: Images, asked: Set[str]) -> Iterator[Row]:
+def _shown_rows(
+    network: Network, shown: Shown, images: Images, asked: Set[str], sources: Mapping[str, str]
+) -> Iterator[Row]:
     """Yield the rows of every part that is about answers to pictures."""
     name = network.name
     outcomes = [outcome for outcome in shown.outcomes if outcome.condition.name != "soft"]
@@ -292,7 +296,7 @@ def _shown_rows(network: Network, shown: Shown, images: Images, asked: Set[str])
         if ("comparison" if compared else "sufficiency") in asked:
             yield from condition_rows(name, outcome)
     if "sufficiency" in asked:
-        yield from excess_rows(name, outcomes)
+        yield from excess_rows(name, outcomes, sources)
         yield from gap_rows(name, shown.outcomes)
         yield from chance_rows(name, outcomes)
     if "layers" in asked:

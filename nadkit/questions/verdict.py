@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from nadkit.questions.controls import LEARNED
+from nadkit.questions.controls import LEARNED, OTHERWISE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,8 @@ def verdict(table: pd.DataFrame, name: str) -> str:
     """Return the sentence of rows of whole masks; empty, if they have nothing of the kept units' answers.
 
     "contains" is said only where the lower end of the excess is above 0, and all three learned controls have
-    a value for every task that the kept units have one for.
+    a value for every task that the kept units have one for and were learned as the masks were, as far as is
+    known.
     """
     metric = judged(table)
     if not metric:
@@ -87,13 +88,15 @@ def verdict(table: pd.DataFrame, name: str) -> str:
         return f"{name}: {size}{solves}, {level}, and no learned control stands beside it{together}."
     has = f"({best}) has {control}, an excess of {excess}"
     gaps = f"; {_listed(missing)}" if missing else ""
-    if excess.low > 0 and not missing:
+    unlike = _otherwise(table)
+    gaps += f"; {OTHERWISE}{unlike}" if unlike else ""
+    if excess.low > 0 and not missing and not unlike:
         start = f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}"
         return f"{start}; the best learned control {has}{together}."
     start = f"{name}: {size}{solves}, {level}"
     if excess.low > 0:
         there = [one for one in LEARNED if fact(table, one, metric) is not None]
-        few = f"more than the learned controls there are ({', '.join(there)})"
+        few = f"more than the learned controls {'there are ' * bool(missing)}({', '.join(there)})"
         return f"{start}, {few}: the best {has}{gaps}{together}."
     doubt = "so does a control" if control.low > 0.5 else f"a control cannot be ruled out (excess {excess})"
     return f"{start}, but {doubt}: the best learned control {has}{gaps}{together}."
@@ -117,6 +120,14 @@ def _controls(table: pd.DataFrame, metric: str) -> tuple[str, list[str]]:
             has = f"has a value for {len(both)} of {len(kept)} tasks" if both else "is missing"
             missing.append(f"{name} {has}")
     return min(left, key=lambda name: left[name], default=""), missing
+
+
+def _otherwise(table: pd.DataFrame) -> str:
+    """Which controls were learned otherwise than the masks, and how, as the excess says; empty if none."""
+    if "interval" not in table:
+        return ""
+    rows = table[(table["task"] == "mean") & (table["condition"] == "kept") & (table["metric"] == "excess")]
+    return "" if rows.empty else str(rows["interval"].iloc[0]).partition(OTHERWISE)[2]
 
 
 def _listed(words: Sequence[str]) -> str:
