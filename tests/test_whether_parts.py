@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import Estimate, platt, wilson
 from nadkit.networks import Network
-from nadkit.questions import answer, evidence_table, whether
+from nadkit.questions import answer, chance, evidence_table, whether
 from nadkit.questions.chance import in_spreads
 
 MOVED = {"coat": "bag", "boot": "shirt", "bag": "boot"}
@@ -275,11 +276,29 @@ def test_effects_are_in_spreads_of_the_draws(
     assert p["n"] == 0  # four draws earn none
     assert math.isnan(p["value"])
     assert len(table[table["metric"] == "p_value"]) == 1
+    assert "random draws" not in table.attrs["answer"]
+
+
+def test_the_primary_test_takes_199_draws_and_is_in_the_sentence(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    whole = MaskSet.from_scores({at: torch.ones_like(rows) for at, rows in masks.scores.items()}, masks.tasks)
+    for one, draws in ((whole, 198), (whole, 199), (masks, 199)):
+        table = whether(network, one, images, controls=None, draws=draws, parts="sufficiency")
+        p = cell(table, "mean", "kept", "p_value")
+        assert p["n"] == (draws if draws == 199 else 0)
+        said = f"; p = {p['value']:.2g} of 199 random draws)"
+        assert (said in table.attrs["answer"]) == (draws == 199)
+        again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        assert answer(again) == table.attrs["answer"]
+    # Random masks of all units are the masks themselves, so that every draw is as good.
+    assert "; p = 1 of 199" in whether(network, whole, images, controls=None, draws=199).attrs["answer"]
 
 
 def test_the_p_value_counts_the_draws_that_are_as_good(
-    network: Network, images: Images, masks: MaskSet
+    network: Network, images: Images, masks: MaskSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chance, "TESTED", 19)
     table = whether(network, masks, images, controls=None, draws=19, parts="sufficiency")
     own = value(table, "mean", "kept", "auroc")
     null = [

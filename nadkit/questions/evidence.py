@@ -101,7 +101,8 @@ def whether(
     learn_on
         With controls "learned": the training pictures that the masks were learned from.
     draws
-        Random masks of the same size, at least 0; 19 or more earn a p-value, 199 one that can be 0.005.
+        Random masks of the same size, at least 0. The primary test takes 199 or more: with fewer there is no
+        p-value, with 199 it can be 0.005.
     parts
         What to look at, one or several, or "all":
 
@@ -164,7 +165,7 @@ def whether(
         effect_in_spreads, p_value
             How far the same metric is from the mean of random, in standard deviations of its draws (n of
             them); and the one primary test, for the mean over tasks: (1 + draws as good) / (1 + draws),
-            empty below 19 draws.
+            empty below 199 draws.
         discretisation_gap
             The same metric with the scores themselves as gates, minus that of kept. Masks learned with hard
             gates, as one-vs-rest, have scores that rank units and are no gates.

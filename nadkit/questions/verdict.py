@@ -77,6 +77,7 @@ def verdict(table: pd.DataFrame, name: str) -> str:
     beside = [f"whole network {whole:.2f}"] if whole >= 0 else []
     raw = fact(table, "kept", "balanced_accuracy") if metric == "auroc" else None
     beside += [f"not calibrated: balanced accuracy {raw.value:.2f}"] if raw else []
+    beside += _by_chance(table)
     level = f"at {JUDGED[metric]} of {kept}" + (f" ({'; '.join(beside)})" if beside else "")
     if kept.low <= 0.5:
         return f"{name}: {size}does not solve the tasks, {level}; a constant answer has 0.50."
@@ -120,6 +121,15 @@ def _controls(table: pd.DataFrame, metric: str) -> tuple[str, list[str]]:
             has = f"has a value for {len(both)} of {len(kept)} tasks" if both else "is missing"
             missing.append(f"{name} {has}")
     return min(left, key=lambda name: left[name], default=""), missing
+
+
+def _by_chance(table: pd.DataFrame) -> list[str]:
+    """The primary test, if there were draws enough for it."""
+    p = fact(table, "kept", "p_value")
+    if p is None:
+        return []
+    rows = table[(table["task"] == "mean") & (table["condition"] == "kept") & (table["metric"] == "p_value")]
+    return [f"p = {p.value:.2g} of {int(rows['n'].iloc[0])} random draws"]
 
 
 def _otherwise(table: pd.DataFrame) -> str:
