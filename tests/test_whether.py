@@ -871,9 +871,10 @@ def test_above_controls_that_were_learned_otherwise_nothing_is_contained() -> No
     assert "contains" in answer(alike)
     found = answer(table.assign(interval="images, given this mask; learned otherwise: shared (steps)"))
     assert found == (
-        "net: keeping 30 % of the units of each task solves the tasks, at a balanced accuracy of 0.93 [0.91, "
-        "0.95] (whole network 0.95), more than the learned controls (relabelled, shared, untrained): the best "
-        "(shared) has 0.85 [0.83, 0.87], an excess of 0.08 [0.01, 0.10]; learned otherwise: shared (steps)."
+        "net: keeping 30 % of the units of each task solves the tasks, at a balanced accuracy of 0.93 "
+        "[0.91, 0.95] (whole network 0.95), more than the learned controls (relabelled, shared, untrained): "
+        "the best (shared) has 0.85 [0.83, 0.87], an excess of 0.08 [0.01, 0.10]; "
+        "learned otherwise: shared (steps)."
     )
 
 

@@ -20,7 +20,7 @@ TESTED = 199
 def chance_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """Yield effect_in_spreads of every task and the mean, and p_value of the mean; none without draws.
 
-    Both are of balanced accuracy if it is calibrated, else of AUROC. Fewer than `TESTED` draws have no p_value.
+    Both are of balanced accuracy if it is calibrated, else of AUROC. Fewer than `TESTED` draws have no p.
     """
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
     if "random" not in by_name:

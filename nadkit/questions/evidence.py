@@ -228,8 +228,8 @@ def whether(
     -----
     A mask that answers its task for every picture has recall 1 and balanced accuracy 0.5; a mask learned on
     a network that never held the task can still solve it. So the network "contains" a sub-architecture only
-    where the lower end of `excess` is above 0 and all three learned controls, learned as the masks were, stand
-    beside them.
+    where the lower end of `excess` is above 0 and all three learned controls, which were learned as the masks
+    were, stand beside them.
     """
     network, images = check_network("whether", network), check_images("whether", images)
     for name, given in (("calibrate_on", calibrate_on), ("learn_on", learn_on)):
