@@ -184,7 +184,7 @@ def evidence_material(
         metric="evidence_share",
         network=network,
         tasks=of_task[rows, None],
-        strata=known.labels[rows],
+        strata=_strata(known.labels[rows]),
         unit="images",
         pixels=make,
         shares=shares,
@@ -247,6 +247,11 @@ def _record(
     with frozen(network.model), torch.no_grad(), Taps(network, gates=gates, rows=rows) as taps:
         network.logits(network.prepare(pixels))
     return taps.activations
+
+
+def _strata(labels: Tensor) -> Tensor:
+    """The classes, if each has two pictures or more: a single one would count as if it did not vary."""
+    return labels if int(labels.unique(return_counts=True)[1].min()) > 1 else torch.zeros_like(labels)
 
 
 def _task_of(class_names: Sequence[str], tasks: Sequence[str]) -> Tensor:
