@@ -691,6 +691,12 @@ def test_what_cannot_be_asked_is_refused() -> None:
         where(network, masks, images, mosaics=0)
     with pytest.raises(NadkitError, match="draws = -1"):
         where(network, masks, images, draws=-1)
+    for seed in ("a", None, 1.5, -1):
+        with pytest.raises(NadkitError, match=r"seed = .*; give a whole number of 0 or more"):
+            where(network, masks, images, seed=seed)  # type: ignore[arg-type]
+    for few in (0, "a", 1.5):
+        with pytest.raises(NadkitError, match=r"per_class = .*; give a whole number of 1 or more"):
+            where(network, masks, images, per_class=few)  # type: ignore[arg-type]
     with pytest.raises(MaskFileError, match="not for the network 'spotter'"):
         where(network, MaskSet.from_scores({"0": torch.eye(5)}, NAMES), images)
     with pytest.raises(ImageError, match="some of ant, bee, cow"):
@@ -699,6 +705,14 @@ def test_what_cannot_be_asked_is_refused() -> None:
         where(network, masks, Images(images.pixels, images.labels, (*NAMES[:4], "fox")))
     with pytest.raises(ImageError, match="5 pictures a class"):
         where(network, masks, images, per_class=5)
+
+
+@pytest.mark.parametrize("protocol", ["energy", "official"])
+def test_nan_logits_are_refused(protocol: str) -> None:
+    network = spotter()
+    nn.init.constant_(network.model[-1].weight, math.nan)
+    with pytest.raises(NadkitError, match="spotter gives NaN or infinite logits"):
+        where(network, own_units(), spots(3), protocol=protocol)
 
 
 def test_per_class_takes_so_many() -> None:

@@ -732,6 +732,10 @@ def test_logits_that_are_not_finite_are_refused(images: Images) -> None:
     full = MaskSet.from_scores({address: torch.ones(3, n) for address, n in UNITS.items()}, TASKS)
     with pytest.raises(NadkitError, match="NaN or infinite logits under the condition 'whole'"):
         whether(network, full, images, controls=None, draws=0)
+    for part in ("necessity", "minimality"):
+        # Without a random draw, and of masks that leave nothing else to be told.
+        with pytest.raises(NadkitError, match="hand gives NaN or infinite logits"):
+            whether(network, full, images, controls=None, draws=0, parts=part)
 
 
 @pytest.mark.slow

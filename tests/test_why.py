@@ -554,6 +554,10 @@ def test_without_a_spread_over_permutations_nothing_is_detectable(network: Netwo
         ({"draws": 2.5}, "draws = 2.5; give a whole number of 0 or more"),
         ({"top": "3"}, "top = '3'; give a whole number of 1 or more"),
         ({"flips": True}, "flips = True"),
+        ({"seed": "a"}, "seed = 'a'; give a whole number of 0 or more"),
+        ({"seed": None}, "seed = None; give a whole number of 0 or more"),
+        ({"per_class": 1.5}, "per_class = 1.5; give a whole number of 1 or more"),
+        ({"per_class": 0}, "per_class = 0; give a whole number of 1 or more"),
     ],
 )
 def test_what_is_of_another_kind_is_refused(

@@ -167,7 +167,7 @@ def where(
         "energy": correctly classified) of fewer than four classes.
     NadkitError
         Networks, masks and images do not go together, two networks have one name, masks of several seeds
-        have different tasks, an unknown protocol, mosaics < 1, draws < 0.
+        have different tasks, an unknown protocol, a number that is none, NaN logits.
 
     Notes
     -----
@@ -184,8 +184,9 @@ def where(
     studies = _studies(network, masks, images)
     if protocol not in PROTOCOLS:
         raise NadkitError(f"no protocol {protocol!r}; {closest(str(protocol), PROTOCOLS)}")
-    check_number("mosaics", mosaics, 1)
-    check_number("draws", draws, 0)
+    numbers = [("mosaics", mosaics, 1), ("draws", draws, 0), ("seed", seed, 0)]
+    for name, value, least in numbers + [("per_class", per_class, 1)] * (per_class is not None):
+        check_number(name, value, least)
     rows: list[Row] = []
     shown = {}
     chosen = [pictures if per_class is None else pictures.take(per_class, seed) for _, _, pictures in studies]

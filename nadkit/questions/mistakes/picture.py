@@ -14,6 +14,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import NO_VALUE, Estimate, percentiles, proportion
 from nadkit.networks import Network
+from nadkit.questions.asked import check_finite
 from nadkit.questions.forwards import BATCH, labels_of
 from nadkit.questions.mistakes.flips import SEARCHES, Switches, find_flip
 from nadkit.questions.mistakes.reading import answer_one
@@ -188,8 +189,7 @@ def _wrong(network: Network, masks: MaskSet, images: Images, picture: Images) ->
     true = int(labels_of(network, picture))
     with frozen(network.model), torch.no_grad():
         logits = network.logits(inputs)
-    if not bool(torch.isfinite(logits).all()):
-        raise NadkitError(f"{network.name} gives NaN or infinite logits; check its weights")
+    check_finite(network, logits)
     answered = int(logits.argmax())
     names = network.class_names
     if true == answered:

@@ -147,7 +147,7 @@ def why(
         Pictures that the network cannot take, of a class it does not have, or too few for `per_class`; an
         image that is not one, or is answered right.
     NadkitError
-        Masks of several seeds have different tasks, or of fewer than two; `draws`, `top` or `flips` is too
+        Masks of several seeds have different tasks, or of fewer than two; a number that is none, or too
         small; NaN logits.
 
     Notes
@@ -158,7 +158,8 @@ def why(
     """
     check_network("why", network)
     check_images("why", images)
-    for name, value, least in (("draws", draws, 0), ("top", top, 1), ("flips", flips, 1)):
+    numbers = [("draws", draws, 0), ("top", top, 1), ("flips", flips, 1), ("seed", seed, 0)]
+    for name, value, least in numbers + [("per_class", per_class, 1)] * (per_class is not None):
         check_number(name, value, least)
     sets = _checked(network, masks)
     if image is not None:
