@@ -395,6 +395,7 @@ def test_with_several_seeds_it_says_how_far_they_agree(network: Network, sets: l
     assert "of one task the masks of two seeds overlap by φ = " in table.attrs["answer"]
     single = how(network, sets[0], draws=9)
     assert "phi_over_seeds" not in set(single["metric"])
+    assert "; masks of one seed alone, and another seed may keep other units; " in single.attrs["answer"]
     assert "seeds" not in single.attrs["answer"]
 
 

@@ -882,6 +882,13 @@ def test_above_controls_that_were_learned_otherwise_nothing_is_contained() -> No
     )
 
 
+def test_without_pictures_of_both_kinds_there_is_no_answer_of_the_network(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    alone = whether(network, masks, images.subset(["coat"]), controls=None, draws=0, parts="sufficiency")
+    assert alone.attrs["answer"].startswith("hand: no task has pictures of both kinds")
+
+
 def test_a_control_at_chance_has_not_done_as_well() -> None:
     chance = dict.fromkeys(ALL, (0.55, 0.45, 0.65))
     found = answer(facts(kept=(0.6, 0.51, 0.7), **chance, excess=(0.05, -0.02, 0.1)))

@@ -866,7 +866,26 @@ def test_units_of_several_seeds_are_those_of_most() -> None:
     one, three = (
         why(one_network(), sets, one_images(), image=WRONG, draws=20) for sets in (one_masks(), seeds)
     )
-    pd.testing.assert_frame_equal(one, three)
+    again = [table[table["metric"] != "phi_over_seeds"].reset_index(drop=True) for table in (one, three)]
+    pd.testing.assert_frame_equal(*again)
+
+
+def test_what_is_said_of_units_says_how_far_other_masks_keep_them() -> None:
+    turned = one_masks().scores["2"].clone()
+    turned[0] = torch.tensor([1.0, 1, 0, 0, 0, 0, 1, 1])  # of cat's units 0, 1, 2 and 6 three are kept again
+    sets = [one_masks(), MaskSet.from_scores({"2": turned}, ONE), one_masks()]
+    table = why(one_network(), sets, one_images(), image=WRONG, draws=0)
+    row = cell(table, "cat", "kept", "phi_over_seeds")
+    again = (3 * 3 - 1 * 1) / 16  # kept by both, by neither, by one alone; four of eight units in each
+    assert (row["value"], row["low"], row["high"]) == pytest.approx(((1 + 2 * again) / 3, again, 1.0))
+    assert row["n"] == 3
+    assert value(table, "dog", "kept", "phi_over_seeds") == pytest.approx(1.0)
+    assert table.attrs["answer"].endswith(
+        "; masks of two seeds overlap, for cat by φ = 0.67 and for dog by φ = 1.00 (chance is 0)."
+    )
+    alone = why(one_network(), one_masks(), one_images(), image=WRONG, draws=0)
+    assert cell(alone, "cat", "kept", "phi_over_seeds")["n"] == 0
+    assert alone.attrs["answer"].endswith("of one seed of the masks, and another seed may keep others.")
 
 
 def test_a_task_with_too_few_pictures_has_no_usual_response() -> None:

@@ -68,7 +68,7 @@ def verdict(table: pd.DataFrame, name: str) -> str:
         return ""
     kept = fact(table, "kept", metric)
     if kept is None:
-        return "No task has pictures of both kinds, its own and others', so there is no answer."
+        return f"{name}: no task has pictures of both kinds, its own and others', so there is no answer."
     # Calibration can cost the whole network a little; parts are held against the better of its two values.
     metrics = ("auroc",) if metric == "auroc" else ("balanced_accuracy", metric)
     whole = max((each.value for one in metrics if (each := fact(table, "whole", one))), default=-1.0)
