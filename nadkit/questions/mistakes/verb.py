@@ -137,7 +137,7 @@ def why(
         classes; the permutations say whether as much is to be expected of other classes.
         `attrs["answer"]` is the table in one sentence and `attrs["notes"]` says what was left out.
 
-        With `image`, `why_one` describes the columns and metrics.
+        With `image`, `nadkit.questions.mistakes.picture.why_one` describes the columns and metrics.
 
     Raises
     ------
