@@ -290,12 +290,12 @@ def test_the_primary_test_takes_199_draws_and_is_in_the_sentence(
         table = whether(network, one, images, controls=None, draws=draws, parts="sufficiency")
         p = cell(table, "mean", "kept", "p_value")
         assert p["n"] == (draws if draws == 199 else 0)
-        said = f"; p = {p['value']:.2g} of 199 random draws)"
+        said = f"; p = {p['value']:.2g} against 199 random draws)"
         assert (said in table.attrs["answer"]) == (draws == 199)
         again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
         assert answer(again) == table.attrs["answer"]
     # Random masks of all units are the masks themselves, so that every draw is as good.
-    assert "; p = 1 of 199" in whether(network, whole, images, controls=None, draws=199).attrs["answer"]
+    assert "; p = 1 against 199" in whether(network, whole, images, controls=None, draws=199).attrs["answer"]
 
 
 def test_the_p_value_counts_the_draws_that_are_as_good(

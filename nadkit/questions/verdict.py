@@ -129,7 +129,7 @@ def _by_chance(table: pd.DataFrame) -> list[str]:
     if p is None:
         return []
     rows = table[(table["task"] == "mean") & (table["condition"] == "kept") & (table["metric"] == "p_value")]
-    return [f"p = {p.value:.2g} of {int(rows['n'].iloc[0])} random draws"]
+    return [f"p = {p.value:.2g} against {int(rows['n'].iloc[0])} random draws"]
 
 
 def _otherwise(table: pd.DataFrame) -> str:
