@@ -211,8 +211,9 @@ def whether(
         over tasks take their variance from a bootstrap stratified by class. Several seeds of the masks add
         theirs with Student's t, since two or three seeds tell little about how far seeds vary: of two the
         interval is wide, and covers more than 95 %. Controls of one seed are taken as they are: "given the
-        control's masks". Drops, divergences and correlations have the bootstrap's 2.5 % and 97.5 % points.
-        `attrs["answer"]` is the table in words, a sentence for each part (`nadkit.questions.answer`).
+        control's masks". Drops, divergences and correlations have the bootstrap's 2.5 % and 97.5 % points
+        (of one picture a class an empty interval). `attrs["answer"]` is the table in words, a sentence for
+        each part (`nadkit.questions.answer`).
 
     Raises
     ------

@@ -30,8 +30,9 @@ class Fact(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """Return it to two decimals, with its interval."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        """Return it to two decimals, with its interval if it has one."""
+        ends = "" if math.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}{ends}"
 
 
 def fact(table: pd.DataFrame, condition: str, metric: str, task: str = "mean") -> Fact | None:
