@@ -395,6 +395,7 @@ def test_with_several_seeds_it_says_how_far_they_agree(network: Network, sets: l
     assert "of one task the masks of two seeds overlap by φ = " in table.attrs["answer"]
     single = how(network, sets[0], draws=9)
     assert "phi_over_seeds" not in set(single["metric"])
+    assert "; masks of one seed alone, and another seed may keep other units; " in single.attrs["answer"]
     assert "seeds" not in single.attrs["answer"]
 
 
@@ -1071,6 +1072,9 @@ def test_other_bad_input(network: Network, sets: list[MaskSet]) -> None:
     for draws in (0, True, 1.5):
         with pytest.raises(NadkitError, match="give a whole number of 1 or more"):
             how(network, sets[0], draws=draws)  # type: ignore[arg-type]
+    for seed in ("a", None, 1.5, -1):
+        with pytest.raises(NadkitError, match=r"seed = .*; give a whole number of 0 or more"):
+            how(network, sets[0], seed=seed)  # type: ignore[arg-type]
     with pytest.raises(NadkitError, match=r"'cot', which is no class; closest: coat"):
         how(network, sets[0], groups={"warm": ["cot", "boot"]})
     with pytest.raises(NadkitError, match="'coat' is in the groups 'one' and 'two'"):
@@ -1090,6 +1094,16 @@ def test_other_bad_input(network: Network, sets: list[MaskSet]) -> None:
         how(network, sets[0], cats)
     with pytest.raises(ImageError, match="takes pictures of shape"):
         how(network, sets[0], Images(torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]), ("bag", "coat")))
+
+
+def test_nan_logits_are_refused(network: Network, sets: list[MaskSet], images: Images) -> None:
+    model = copy.deepcopy(network.model)
+    broken = Network.wrap(model, NAMES, example=torch.zeros(1, 1, 2, 3), layers=list(UNITS), name="hand")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(NadkitError, match="hand gives NaN or infinite logits"):
+        how(broken, sets[0], images, draws=9)
 
 
 def test_a_copy_of_the_network_answers_alike(network: Network, sets: list[MaskSet], images: Images) -> None:

@@ -341,6 +341,9 @@ def test_bad_input_is_refused(network: Network, sets: list[MaskSet]) -> None:
         stability(network, [sets[0], foreign])
     with pytest.raises(NadkitError, match="draws = 0; give a whole number of 1 or more"):
         stability(network, sets, draws=0)
+    for seed in ("a", None, 1.5, -1):
+        with pytest.raises(NadkitError, match=r"seed = .*; give a whole number of 0 or more"):
+            stability(network, sets, seed=seed)  # type: ignore[arg-type]
     with pytest.raises(NadkitError, match="needs images, and got str"):
         stability(network, sets, "images", draws=9)  # type: ignore[arg-type]
     with pytest.raises(NadkitError, match="needs a Network, and got str"):

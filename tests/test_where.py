@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
@@ -24,8 +25,9 @@ from nadkit.measures.hits import released_hits
 from nadkit.networks import Network
 from nadkit.questions.depth import COLUMNS, where
 from nadkit.questions.depth.conditions import _other_tasks
-from nadkit.questions.depth.profiles import Shares, profile
+from nadkit.questions.depth.profiles import Profile, Shares, correlation_with_depth, profile
 from nadkit.questions.depth.reading import where_answer
+from nadkit.questions.outcomes import RANDOM
 
 NAMES = ("ant", "bee", "cow", "doe", "elk")
 
@@ -381,7 +383,27 @@ def test_intervals_are_a_bootstrap_over_mosaics(table: pd.DataFrame, slow: Slow)
         drawn["mean"].append(float(np.nanmean(means)))
     for task, numbers in drawn.items():
         row = cell(table, task, "kept", "3")
-        assert (row["low"], row["high"]) == pytest.approx(np.nanquantile(numbers, [0.025, 0.975]), abs=1e-5)
+        wider = student_t.ppf(0.975, row["n"] - 1) / 1.959964
+        ends = row["value"] + wider * (np.nanquantile(numbers, [0.025, 0.975]) - row["value"])
+        assert (row["low"], row["high"]) == pytest.approx(ends.clip(0, 1), abs=1e-5)
+
+
+def test_of_one_mosaic_or_picture_nothing_is_known() -> None:
+    network, masks, images = spotter(NAMES[:4]), own_units(NAMES[:4]), spots(6, NAMES[:4])
+    table = where(network, masks, images, mosaics=1, draws=2)
+    rows = table[(table["condition"] == "kept") & table["value"].notna() & (table["n"] == 1)]
+    assert {"hit_rate", "hit_rate_excess", "hit_rate_step"} <= set(rows["metric"])
+    rates = rows["metric"] == "hit_rate"
+    assert (rows["low"] == np.where(rates, 0, -1)).all()
+    assert (rows["high"] == 1).all()
+    assert "above that of another task's mask in 0 of" in table.attrs["answer"]
+
+
+def test_the_rank_correlation_of_random_masks_is_the_mean_over_draws() -> None:
+    """That of their mean, -0.87 here, may lie outside of all of theirs."""
+    values = torch.tensor([[[0.1, 0.2, 0.3]], [[0.9, 0.2, 0.1]]]).double()
+    draws = Profile("random", "hit_rate", values.mean(0), values, values[:1], torch.ones(1, 3), 0, RANDOM)
+    assert correlation_with_depth(draws).estimate(0, 0).value == pytest.approx(0.0)
 
 
 def test_columns_counts_seeds_and_intervals(table: pd.DataFrame) -> None:
@@ -444,19 +466,20 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     assert (row["value"], row["low"], row["high"]) == pytest.approx((0.5, 0, 1))
 
 
-def test_intervals_cover() -> None:
+@pytest.mark.parametrize(("mosaics", "least"), [(5, 0.89), (10, 0.91), (30, 0.91)])
+def test_intervals_cover(mosaics: int, least: float) -> None:
     generator = torch.Generator().manual_seed(0)
     truth, covered = 0.4, 0
     for seed in range(200):
         # Mosaics differ, and their four quadrants resemble each other.
-        level = torch.rand(1, 30, 1, 1, generator=generator, dtype=torch.float64)
-        noise = torch.rand(1, 30, 4, 1, generator=generator, dtype=torch.float64)
+        level = torch.rand(1, mosaics, 1, 1, generator=generator, dtype=torch.float64)
+        noise = torch.rand(1, mosaics, 4, 1, generator=generator, dtype=torch.float64)
         values = truth + 0.3 * (level - 0.5) + 0.2 * (noise - 0.5)
-        tasks, strata = torch.zeros(30, 4, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
-        one = profile(Shares("kept", values, 120), "hit_rate", "mosaics", tasks, 1, strata, seed)
+        tasks, strata = torch.zeros(mosaics, 4, dtype=torch.int64), torch.zeros(mosaics, dtype=torch.int64)
+        one = profile(Shares("kept", values, 4 * mosaics), "hit_rate", "mosaics", tasks, 1, strata, seed)
         _, low, high = one.estimate(0, 0)
         covered += low <= truth <= high
-    assert 0.91 <= covered / 200 <= 0.98
+    assert least <= covered / 200 <= 0.98
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.02), (3, 0.1), (5, 0.02), (5, 0.1)])
@@ -598,6 +621,16 @@ def test_every_evidence_share_is_that_of_the_slow_way(scenes: tuple[Network, Ima
     assert cell(found, "mean", "whole", "1", "evidence_share")["interval"] == "images"
 
 
+def test_classes_of_one_picture_are_drawn_together(scenes: tuple[Network, Images, MaskSet]) -> None:
+    """Each for itself they would seem not to vary, and the mean over tasks to be known exactly."""
+    network, images, masks = scenes
+    row = cell(
+        where(network, masks, images.take(1), mosaics=1, draws=0), "mean", "kept", "1", "evidence_share"
+    )
+    assert 1 < row["n"] <= len(images.class_names)
+    assert row["high"] - row["low"] > 0.02
+
+
 def test_without_objects_or_by_the_official_protocol_there_is_no_evidence(
     scenes: tuple[Network, Images, MaskSet],
 ) -> None:
@@ -658,6 +691,12 @@ def test_what_cannot_be_asked_is_refused() -> None:
         where(network, masks, images, mosaics=0)
     with pytest.raises(NadkitError, match="draws = -1"):
         where(network, masks, images, draws=-1)
+    for seed in ("a", None, 1.5, -1):
+        with pytest.raises(NadkitError, match=r"seed = .*; give a whole number of 0 or more"):
+            where(network, masks, images, seed=seed)  # type: ignore[arg-type]
+    for few in (0, "a", 1.5):
+        with pytest.raises(NadkitError, match=r"per_class = .*; give a whole number of 1 or more"):
+            where(network, masks, images, per_class=few)  # type: ignore[arg-type]
     with pytest.raises(MaskFileError, match="not for the network 'spotter'"):
         where(network, MaskSet.from_scores({"0": torch.eye(5)}, NAMES), images)
     with pytest.raises(ImageError, match="some of ant, bee, cow"):
@@ -666,6 +705,14 @@ def test_what_cannot_be_asked_is_refused() -> None:
         where(network, masks, Images(images.pixels, images.labels, (*NAMES[:4], "fox")))
     with pytest.raises(ImageError, match="5 pictures a class"):
         where(network, masks, images, per_class=5)
+
+
+@pytest.mark.parametrize("protocol", ["energy", "official"])
+def test_nan_logits_are_refused(protocol: str) -> None:
+    network = spotter()
+    nn.init.constant_(network.model[-1].weight, math.nan)
+    with pytest.raises(NadkitError, match="spotter gives NaN or infinite logits"):
+        where(network, own_units(), spots(3), protocol=protocol)
 
 
 def test_per_class_takes_so_many() -> None:
@@ -717,7 +764,9 @@ def test_the_sentence_is_computed_from_the_table() -> None:
     assert "neither rises nor falls" in where_answer(made((0.25, 0.5, 0.3, 0.4), 0.4))
     assert "though" not in where_answer(made((0.25, 0.5, 0.3, 0.4), 0.4))
     assert "falls with depth" in where_answer(made((0.7, 0.5, 0.3, 0.2), -1.0))
-    assert "neither" in where_answer(made((0.7, 0.5, 0.3, 0.4), -0.55))
+    # What is not known to rise is not known to stay either.
+    for unsure in (-0.55, 0.45, 0.55):
+        assert "units is not shown to rise or to fall with depth (S" in where_answer(made((0.7, 0.3), unsure))
     several = pd.concat([rising, made((0.25, 0.9, 0.3, 0.4), 0.1, (0.5,) * 4, "flat")])
     assert where_answer(several) == (
         "The hit rate of the kept units rises with depth in 1 of 2 networks: net; neither rises nor falls "

@@ -645,6 +645,12 @@ def test_controls_that_were_learned_otherwise_are_said_to(
     # One seed that differs is enough.
     both = whether(network, [learned(network), learned(network, **settings)], images, draws=0)  # type: ignore[arg-type]
     assert both.attrs["controls"] == {"shared": words}
+    # It stays with the number, for whoever reads the table from a file.
+    unlike = words.removeprefix("bundled").removeprefix(", ").partition(": ")[2]
+    for task in (*TASKS, "mean"):
+        row = cell(table, task, "kept", "excess")
+        said = "images, given this mask" + (f"; learned otherwise: shared ({unlike})" if unlike else "")
+        assert row["interval"] == said
 
 
 def test_the_pictures_and_the_size_of_given_controls(
@@ -726,6 +732,10 @@ def test_logits_that_are_not_finite_are_refused(images: Images) -> None:
     full = MaskSet.from_scores({address: torch.ones(3, n) for address, n in UNITS.items()}, TASKS)
     with pytest.raises(NadkitError, match="NaN or infinite logits under the condition 'whole'"):
         whether(network, full, images, controls=None, draws=0)
+    for part in ("necessity", "minimality"):
+        # Without a random draw, and of masks that leave nothing else to be told.
+        with pytest.raises(NadkitError, match="hand gives NaN or infinite logits"):
+            whether(network, full, images, controls=None, draws=0, parts=part)
 
 
 @pytest.mark.slow
@@ -855,6 +865,28 @@ def test_a_control_without_a_value_is_named_and_nothing_is_contained() -> None:
     )
     two = answer(facts(kept=KEPT, shared=CONTROL, untrained=(math.nan,) * 3, excess=(0.0, -0.1, 0.1)))
     assert two.endswith("0.00 [-0.10, 0.10]; relabelled and untrained are missing.")
+
+
+def test_above_controls_that_were_learned_otherwise_nothing_is_contained() -> None:
+    """A control that had fewer steps, or another objective, is not what the same learner finds anyway."""
+    table = facts(whole=(0.95, 0.9, 1), kept=KEPT, **ALL, excess=(0.08, 0.01, 0.1))
+    alike = table.assign(interval="images, given this mask")
+    assert answer(alike) == answer(table)
+    assert "contains" in answer(alike)
+    found = answer(table.assign(interval="images, given this mask; learned otherwise: shared (steps)"))
+    assert found == (
+        "net: keeping 30 % of the units of each task solves the tasks, at a balanced accuracy of 0.93 "
+        "[0.91, 0.95] (whole network 0.95), more than the learned controls (relabelled, shared, untrained): "
+        "the best (shared) has 0.85 [0.83, 0.87], an excess of 0.08 [0.01, 0.10]; "
+        "learned otherwise: shared (steps)."
+    )
+
+
+def test_without_pictures_of_both_kinds_there_is_no_answer_of_the_network(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    alone = whether(network, masks, images.subset(["coat"]), controls=None, draws=0, parts="sufficiency")
+    assert alone.attrs["answer"].startswith("hand: no task has pictures of both kinds")
 
 
 def test_a_control_at_chance_has_not_done_as_well() -> None:

@@ -139,6 +139,22 @@ def test_a_curve_alone_and_a_single_share(network: Network, images: Images, mask
     assert cell(table, "mean", "kept", "smallest_share")["interval"] == "mask seeds × images"
 
 
+def test_the_excess_of_a_share_says_which_controls_were_learned_otherwise(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    def told(steps: int) -> dict[str, object]:
+        return {"objective": "one-vs-rest", "settings": {"kept_share": [0.5] * 3, "steps": steps}}
+
+    own = make_masks(3, share=0.5, meta=told(800))
+    shares = {
+        share: {"kept": own, "shared": make_masks(3, share=0.5, meta=told(steps))}
+        for share, steps in ((0.3, 800), (0.5, 100))
+    }
+    table = whether(network, masks, images, controls=None, draws=0, parts=[], shares=shares)
+    texts = [cell(table, "mean", "kept", "excess", share=share)["interval"] for share in shares]
+    assert texts == [f"images, given this mask{more}" for more in ("", "; learned otherwise: shared (steps)")]
+
+
 def test_a_control_that_is_not_at_every_share_has_no_area(
     network: Network, images: Images, masks: MaskSet
 ) -> None:
@@ -198,6 +214,7 @@ def test_shares_of_a_bundled_network_take_its_masks(
             "no masks 'shred' on a curve; closest: shared",
         ),
         ({0.3: {"kept": "masks"}}, "'kept' of the kept share 0.3 is no MaskSet"),
+        ({0.3: {"kept": None}}, "'kept' of the kept share 0.3 is no MaskSet"),
         ({0.3: {"kept": make_masks(1, tasks=("bag",))}}, "0.3 has no masks for coat, boot"),
         ({0.3: {"kept": make_masks(1), "shared": "masks"}}, "is no MaskSet"),
     ],

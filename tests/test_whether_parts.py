@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +31,11 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import Estimate, platt, wilson
 from nadkit.networks import Network
-from nadkit.questions import answer, evidence_table, whether
-from nadkit.questions.chance import in_spreads
+from nadkit.questions import answer, chance, evidence_table, outcomes, whether
+from nadkit.questions.chance import chance_rows, in_spreads
+from nadkit.questions.conditions import own_conditions
+from nadkit.questions.showing import show
+from nadkit.toy import planted
 
 MOVED = {"coat": "bag", "boot": "shirt", "bag": "boot"}
 
@@ -275,11 +279,29 @@ def test_effects_are_in_spreads_of_the_draws(
     assert p["n"] == 0  # four draws earn none
     assert math.isnan(p["value"])
     assert len(table[table["metric"] == "p_value"]) == 1
+    assert "random draws" not in table.attrs["answer"]
+
+
+def test_the_primary_test_takes_199_draws_and_is_in_the_sentence(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    whole = MaskSet.from_scores({at: torch.ones_like(rows) for at, rows in masks.scores.items()}, masks.tasks)
+    for one, draws in ((whole, 198), (whole, 199), (masks, 199)):
+        table = whether(network, one, images, controls=None, draws=draws, parts="sufficiency")
+        p = cell(table, "mean", "kept", "p_value")
+        assert p["n"] == (draws if draws == 199 else 0)
+        said = f"; p = {p['value']:.2g} against 199 random draws)"
+        assert (said in table.attrs["answer"]) == (draws == 199)
+        again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        assert answer(again) == table.attrs["answer"]
+    # Random masks of all units are the masks themselves, so that every draw is as good.
+    assert "; p = 1 against 199" in whether(network, whole, images, controls=None, draws=199).attrs["answer"]
 
 
 def test_the_p_value_counts_the_draws_that_are_as_good(
-    network: Network, images: Images, masks: MaskSet
+    network: Network, images: Images, masks: MaskSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chance, "TESTED", 19)
     table = whether(network, masks, images, controls=None, draws=19, parts="sufficiency")
     own = value(table, "mean", "kept", "auroc")
     null = [
@@ -297,6 +319,28 @@ def test_the_p_value_counts_the_draws_that_are_as_good(
     assert row["value"] == pytest.approx((1 + as_good) / 20)
     assert (row["low"], row["high"]) == pytest.approx(wilson(as_good, 19))
     assert row["n"] == 19
+
+
+def test_the_primary_test_is_nominal_and_finds_planted_units(
+    network: Network, images: Images, masks: MaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chance, "TESTED", 19)
+    monkeypatch.setattr(outcomes, "DRAWS", 10)  # intervals are not looked at
+
+    def p_value(network: Network, own: MaskSet, images: Images, seed: int) -> float:
+        conditions = own_conditions(network, [own], 19, seed)
+        shown = show(network, conditions, own.tasks, images, None, seed, progress=False)
+        rows = [row for row in chance_rows(network.name, shown.outcomes) if row["metric"] == "p_value"]
+        assert len(rows) == 1
+        return float(str(rows[0]["value"]))
+
+    runs, alpha, few = 150, 0.1, images.take(3)
+    found = [p_value(network, masks.random(10_000 + run), few, 40 * run) for run in range(runs)]
+    rate = sum(p <= alpha for p in found) / runs
+    assert rate <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / runs)
+    assert 0.4 < sum(found) / runs < 0.65  # and it is no test that always says no
+    toy = planted(per_class=4)
+    assert p_value(toy.network, toy.masks, toy.test, 0) == 1 / 20
 
 
 def test_a_spread_that_is_nothing_says_nothing() -> None:

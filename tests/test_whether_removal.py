@@ -236,6 +236,27 @@ def test_empty_masks_lose_nothing_and_full_ones_what_any_units_lose(network: Net
     assert value(table, "coat", "removed", "removed_share", dose="kept") == 1
 
 
+def test_of_one_picture_a_class_a_drop_has_no_interval(
+    network: Network, images: Images, masks: MaskSet
+) -> None:
+    table = whether(
+        network, masks, images, controls=None, draws=3, per_class=1, parts=("necessity", "agreement")
+    )
+    for task in (*TASKS, "mean"):
+        row = cell(table, task, "removed", "drop_own", dose="kept")
+        assert row["value"] != 0
+        assert row["n"] > 0
+        assert math.isnan(row["low"])
+        assert math.isnan(row["high"])
+        assert math.isnan(cell(table, task, "kept", "kl")["low"])
+    words = table.attrs["answer"]
+    assert "of log-odds on its pictures (as many random units" in words
+    assert "nan" not in words
+    two = whether(network, masks, images, controls=None, draws=0, per_class=2, parts="necessity")
+    row = cell(two, "mean", "removed", "drop_own", dose="kept")
+    assert row["low"] < row["value"] < row["high"]
+
+
 def test_tasks_without_pictures_have_empty_rows(network: Network, images: Images, masks: MaskSet) -> None:
     fewer = images.subset(["shirt", "bag"])
     table = whether(network, masks, fewer, draws=3, parts=["necessity", "minimality"])

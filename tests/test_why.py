@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor, nn
 
 from nadkit.errors import ImageError, MaskFileError, NadkitError
 from nadkit.figures._mistakes import why as figure_of
 from nadkit.images import Images
 from nadkit.masks import MaskSet
-from nadkit.measures import wilson
+from nadkit.measures import stratified_weights, wilson
 from nadkit.measures.permutation import permutations
 from nadkit.networks import Network
 from nadkit.questions.mistakes import why
-from nadkit.questions.mistakes.ranks import Ranking, nearness
+from nadkit.questions.mistakes.ranks import Ranking, nearness, strata
 from nadkit.questions.mistakes.reading import answer, answer_one
 from nadkit.questions.mistakes.similarities import Similarity, classifier_weights, read, similarities
 
@@ -323,10 +324,43 @@ def test_intervals_of_auc_are_those_of_a_resampled_mean(network: Network, images
     masks = make_masks(3)
     row = cell(why(network, masks, images, draws=0), "all", "overlap", "auc")
     near = slow_tables(network, masks, images)["overlap"]
-    by_class = [[slow_auc(near, t, p) for t, p in ERRORS if t == k] for k in range(6)]
-    variance = sum(len(a) * np.var(a, ddof=1) for a in by_class if len(a) > 1) / len(ERRORS) ** 2
-    trials = row["value"] * (1 - row["value"]) / variance
-    assert (row["low"], row["high"]) == pytest.approx(wilson(row["value"] * trials, trials), abs=0.01)
+    # The one error of dress is drawn with those of shirt, which are the fewest.
+    by_class = [
+        [slow_auc(near, t, p) for t, p in ERRORS if t in classes]
+        for classes in ((0,), (1,), (2, 4), (3,), (5,))
+    ]
+    variance = sum(len(a) * np.var(a, ddof=1) for a in by_class) / len(ERRORS) ** 2
+    trials = (
+        row["value"] * (1 - row["value"]) / variance / (student_t.ppf(0.975, len(ERRORS) - 5) / 1.959964) ** 2
+    )
+    assert (row["low"], row["high"]) == pytest.approx(wilson(row["value"] * trials, trials), abs=0.005)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 20])
+def test_few_errors_do_not_tell_two_similarities_apart(count: int) -> None:
+    """Two similarities that mean nothing: neither may seem to tell more, however few the errors are."""
+    generator = torch.Generator().manual_seed(count)
+    told, runs = 0, 300
+    for run in range(runs):
+        errors = torch.stack([torch.randperm(10, generator=generator)[:2] for _ in range(count)])
+        one, other = (ranked(torch.randn(10, 10, generator=generator), errors, 0, 0) for _ in range(2))
+        lead, n = one.lead(other, stratified_weights(strata(errors[:, 0]), 200, run))
+        assert n == count
+        assert -1 <= lead.low <= lead.value <= lead.high <= 1
+        told += lead.low > 0 or lead.high < 0
+    assert told / runs <= 0.09
+
+
+def test_errors_that_all_tell_the_same_leave_a_width() -> None:
+    """Two errors under which one similarity is as far ahead have no spread, and are two errors."""
+    errors = torch.tensor([(0, 1), (2, 3)])
+    near = torch.zeros(6, 6)
+    near[0, 1] = near[2, 3] = 1.0
+    lead, _ = ranked(near, errors, 0, 0).lead(
+        ranked(-near, errors, 0, 0), stratified_weights(errors[:, 0], 50)
+    )
+    assert lead.value > 0.8
+    assert lead.low < 0.4
 
 
 # What is not there.
@@ -520,6 +554,10 @@ def test_without_a_spread_over_permutations_nothing_is_detectable(network: Netwo
         ({"draws": 2.5}, "draws = 2.5; give a whole number of 0 or more"),
         ({"top": "3"}, "top = '3'; give a whole number of 1 or more"),
         ({"flips": True}, "flips = True"),
+        ({"seed": "a"}, "seed = 'a'; give a whole number of 0 or more"),
+        ({"seed": None}, "seed = None; give a whole number of 0 or more"),
+        ({"per_class": 1.5}, "per_class = 1.5; give a whole number of 1 or more"),
+        ({"per_class": 0}, "per_class = 0; give a whole number of 1 or more"),
     ],
 )
 def test_what_is_of_another_kind_is_refused(
@@ -828,7 +866,26 @@ def test_units_of_several_seeds_are_those_of_most() -> None:
     one, three = (
         why(one_network(), sets, one_images(), image=WRONG, draws=20) for sets in (one_masks(), seeds)
     )
-    pd.testing.assert_frame_equal(one, three)
+    again = [table[table["metric"] != "phi_over_seeds"].reset_index(drop=True) for table in (one, three)]
+    pd.testing.assert_frame_equal(*again)
+
+
+def test_what_is_said_of_units_says_how_far_other_masks_keep_them() -> None:
+    turned = one_masks().scores["2"].clone()
+    turned[0] = torch.tensor([1.0, 1, 0, 0, 0, 0, 1, 1])  # of cat's units 0, 1, 2 and 6 three are kept again
+    sets = [one_masks(), MaskSet.from_scores({"2": turned}, ONE), one_masks()]
+    table = why(one_network(), sets, one_images(), image=WRONG, draws=0)
+    row = cell(table, "cat", "kept", "phi_over_seeds")
+    again = (3 * 3 - 1 * 1) / 16  # kept by both, by neither, by one alone; four of eight units in each
+    assert (row["value"], row["low"], row["high"]) == pytest.approx(((1 + 2 * again) / 3, again, 1.0))
+    assert row["n"] == 3
+    assert value(table, "dog", "kept", "phi_over_seeds") == pytest.approx(1.0)
+    assert table.attrs["answer"].endswith(
+        "; masks of two seeds overlap, for cat by φ = 0.67 and for dog by φ = 1.00 (chance is 0)."
+    )
+    alone = why(one_network(), one_masks(), one_images(), image=WRONG, draws=0)
+    assert cell(alone, "cat", "kept", "phi_over_seeds")["n"] == 0
+    assert alone.attrs["answer"].endswith("of one seed of the masks, and another seed may keep others.")
 
 
 def test_a_task_with_too_few_pictures_has_no_usual_response() -> None:

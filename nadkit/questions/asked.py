@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from nadkit.errors import NadkitError
 from nadkit.images import Images
 from nadkit.networks import Network
@@ -56,3 +59,24 @@ def check_number(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise NadkitError(f"{name} = {value!r}; give a whole number of {least} or more")
     return value
+
+
+def check_finite(network: Network, logits: Tensor) -> None:
+    """Refuse logits from which nothing can be read.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))
+    >>> example = torch.zeros(1, 2, 1, 1)
+    >>> network = Network.wrap(model, ["a", "b"], example=example, layers=["1"], name="net")
+    >>> check_finite(network, torch.tensor([[0.0, torch.nan]]))
+    Traceback (most recent call last):
+    nadkit.errors.NadkitError: net gives NaN or infinite logits; check its weights
+
+    Raises
+    ------
+    NadkitError
+        One of them is NaN or infinite.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise NadkitError(f"{network.name} gives NaN or infinite logits; check its weights")

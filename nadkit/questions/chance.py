@@ -13,14 +13,14 @@ from nadkit.measures.permutation import p_value
 from nadkit.questions.outcomes import Outcome
 from nadkit.questions.tables import Origin, Row
 
-EARNED = 19
-"""Draws without which no p-value can be 0.05 or less: the smallest is 1 / (1 + draws)."""
+TESTED = 199
+"""Draws that the one primary test takes, at least: its smallest p-value is 1 / (1 + draws)."""
 
 
 def chance_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """Yield effect_in_spreads of every task and the mean, and p_value of the mean; none without draws.
 
-    Both are of balanced accuracy if it is calibrated, else of AUROC.
+    Both are of balanced accuracy if it is calibrated, else of AUROC. Fewer than `TESTED` draws have no p.
     """
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
     if "random" not in by_name:
@@ -37,7 +37,7 @@ def chance_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
         words = f"{origin.interval}; the spread is that of random draws"
         yield origin.row(task, "effect_in_spreads", in_spreads(found, draws), n, interval=words)
     observed = own.mean().value
-    p = p_value(observed, mean) if n >= EARNED and not bool(mean.isnan().any()) else math.nan
+    p = p_value(observed, mean) if n >= TESTED and not bool(mean.isnan().any()) else math.nan
     low, high = (math.nan, math.nan) if math.isnan(p) else wilson(p * (1 + n) - 1, n)
     yield origin.row(
         "mean", "p_value", Estimate(p, low, high), n, interval="random draws: how well p is known"

@@ -15,6 +15,9 @@ from nadkit.networks import BUNDLED, Network, load_masks, mask_path
 LEARNED = ("relabelled", "shared", "untrained")
 """The learned controls, in the order of the tables."""
 
+OTHERWISE = "learned otherwise: "
+"""What the origin of a control says before it names how its learning differed from that of the masks."""
+
 NEAR = 0.02
 """How far a kept share may be from the one asked for: as far as learning may miss it."""
 
@@ -160,7 +163,7 @@ def asked_share(masks: MaskSet) -> float | None:
 
 def _origin(origin: str, sets: Sequence[MaskSet], controls: Sequence[MaskSet]) -> str:
     differ = dict.fromkeys(name for masks in sets for control in controls for name in _differ(masks, control))
-    return f"{origin}, learned otherwise: {', '.join(differ)}" if differ else origin
+    return f"{origin}, {OTHERWISE}{', '.join(differ)}" if differ else origin
 
 
 def _differ(masks: MaskSet, control: MaskSet) -> list[str]:

@@ -33,11 +33,12 @@ Shares = Sequence[float] | Mapping[float, Mapping[str, MaskSet | Sequence[MaskSe
 
 
 class Point(NamedTuple):
-    """One kept share, its masks (one or several seeds) and its learned controls."""
+    """One kept share, its masks (one or several seeds), its learned controls and where each came from."""
 
     share: float
     sets: list[MaskSet]
     controls: dict[str, list[MaskSet]]
+    origins: dict[str, str]
 
 
 def find_points(shares: Shares, network: Network, sets: Sequence[MaskSet]) -> list[Point]:
@@ -118,9 +119,8 @@ def _given(
     for name in masks:
         if name not in ("kept", *LEARNED):
             raise NadkitError(f"no masks {name!r} on a curve; {closest(str(name), ['kept', *LEARNED])}")
-    given, _ = find_controls({name: each for name, each in masks.items() if name != "kept"}, network, [])
     kept = masks["kept"]
-    sets = [kept] if isinstance(kept, MaskSet) else list(kept)
+    sets = list(kept) if isinstance(kept, Sequence) else [kept]
     for one in sets:
         if not isinstance(one, MaskSet):
             raise NadkitError(f"'kept' of the kept share {share:g} is no MaskSet; give one, or several seeds")
@@ -130,7 +130,8 @@ def _given(
         raise NadkitError(
             f"'kept' of the kept share {share:g} has no masks for {', '.join(missing) or 'any task'}"
         )
-    return Point(share, [one[list(tasks)] for one in sets], given)
+    sets = [one[list(tasks)] for one in sets]
+    return Point(share, sets, *find_controls({k: v for k, v in masks.items() if k != "kept"}, network, sets))
 
 
 def _bundled(share: float, network: Network, sets: Sequence[MaskSet]) -> Point:
@@ -147,8 +148,8 @@ def _bundled(share: float, network: Network, sets: Sequence[MaskSet]) -> Point:
             found.append(load_masks(network.name, kept_share=share, seed=seed))
     for one in found:
         one.check(network)
-    controls, _ = find_controls("bundled", network, found)
-    return Point(share, [one[list(sets[0].tasks)] for one in found], controls)
+    controls, origins = find_controls("bundled", network, found)
+    return Point(share, [one[list(sets[0].tasks)] for one in found], controls, origins)
 
 
 def curve_rows(
@@ -192,7 +193,7 @@ def curve_rows(
             yield from share_rows(at, outcome)
             metrics.setdefault(name, {})[point.share] = outcome.judged
             origins[name] = origin
-        yield from excess_rows(network.name, outcomes, share=point.share)
+        yield from excess_rows(network.name, outcomes, point.origins, share=point.share)
     shares, goals = [point.share for point in points], _goals(whole)
     for name, curve in metrics.items():
         if len(shares) > 1 and list(curve) == shares:

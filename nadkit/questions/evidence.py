@@ -101,7 +101,8 @@ def whether(
     learn_on
         With controls "learned": the training pictures that the masks were learned from.
     draws
-        Random masks of the same size, at least 0; 19 or more earn a p-value, 199 one that can be 0.005.
+        Random masks of the same size, at least 0. The primary test takes 199 or more: with fewer there is no
+        p-value, with 199 it can be 0.005.
     parts
         What to look at, one or several, or "all":
 
@@ -159,11 +160,12 @@ def whether(
         excess
             For kept: its calibrated balanced accuracy, or without a calibration its AUROC, minus that of the
             best learned control, which is the one that leaves the smallest mean over the tasks that both
-            have. The sentence says which metric and which control.
+            have. The sentence says which metric and which control; `interval` says which controls were
+            learned otherwise than the masks, and how.
         effect_in_spreads, p_value
             How far the same metric is from the mean of random, in standard deviations of its draws (n of
             them); and the one primary test, for the mean over tasks: (1 + draws as good) / (1 + draws),
-            empty below 19 draws.
+            empty below 199 draws.
         discretisation_gap
             The same metric with the scores themselves as gates, minus that of kept. Masks learned with hard
             gates, as one-vs-rest, have scores that rank units and are no gates.
@@ -209,8 +211,9 @@ def whether(
         over tasks take their variance from a bootstrap stratified by class. Several seeds of the masks add
         theirs with Student's t, since two or three seeds tell little about how far seeds vary: of two the
         interval is wide, and covers more than 95 %. Controls of one seed are taken as they are: "given the
-        control's masks". Drops, divergences and correlations have the bootstrap's 2.5 % and 97.5 % points.
-        `attrs["answer"]` is the table in words, a sentence for each part (`nadkit.questions.answer`).
+        control's masks". Drops, divergences and correlations have the bootstrap's 2.5 % and 97.5 % points
+        (of one picture a class an empty interval). `attrs["answer"]` is the table in words, a sentence for
+        each part (`nadkit.questions.answer`).
 
     Raises
     ------
@@ -226,7 +229,8 @@ def whether(
     -----
     A mask that answers its task for every picture has recall 1 and balanced accuracy 0.5; a mask learned on
     a network that never held the task can still solve it. So the network "contains" a sub-architecture only
-    where the lower end of `excess` is above 0 and all three learned controls stand beside the masks.
+    where the lower end of `excess` is above 0 and all three learned controls, which were learned as the masks
+    were, stand beside them.
     """
     network, images = check_network("whether", network), check_images("whether", images)
     for name, given in (("calibrate_on", calibrate_on), ("learn_on", learn_on)):
@@ -249,7 +253,7 @@ def whether(
     if asked - {"necessity", "minimality"} or points:
         conditions = _conditions(network, sets, learned, asked, draws, seed)
         shown = show(network, conditions, sets[0].tasks, images, calibrate_on, seed, progress)
-        rows += _shown_rows(network, shown, images, asked)
+        rows += _shown_rows(network, shown, images, asked, sources)
         rows += curve_rows(network, points, shown.outcomes[0], images, calibrate_on, draws, seed, progress)
     rows += ready
     if "necessity" in asked:
@@ -283,7 +287,9 @@ def _conditions(
     return found + learned_conditions(network, sets[0].tasks, learned)
 
 
-def _shown_rows(network: Network, shown: Shown, images: Images, asked: Set[str]) -> Iterator[Row]:
+def _shown_rows(
+    network: Network, shown: Shown, images: Images, asked: Set[str], sources: Mapping[str, str]
+) -> Iterator[Row]:
     """Yield the rows of every part that is about answers to pictures."""
     name = network.name
     outcomes = [outcome for outcome in shown.outcomes if outcome.condition.name != "soft"]
@@ -292,7 +298,7 @@ def _shown_rows(network: Network, shown: Shown, images: Images, asked: Set[str])
         if ("comparison" if compared else "sufficiency") in asked:
             yield from condition_rows(name, outcome)
     if "sufficiency" in asked:
-        yield from excess_rows(name, outcomes)
+        yield from excess_rows(name, outcomes, sources)
         yield from gap_rows(name, shown.outcomes)
         yield from chance_rows(name, outcomes)
     if "layers" in asked:

@@ -12,6 +12,7 @@ from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import Images
 from nadkit.networks import Network
 from nadkit.networks.outputs import gated_logits, log_odds, log_rest, whole_logits
+from nadkit.questions.asked import check_finite
 from nadkit.questions.conditions import Condition
 from nadkit.taps import Taps, frozen
 
@@ -170,7 +171,13 @@ def logits_of(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> 
 
 
 def live_units(network: Network, images: Images | None) -> dict[str, Tensor]:
-    """Return by address which units are not 0 on all pictures, (n_units,) bool; all, without pictures."""
+    """Return by address which units are not 0 on all pictures, (n_units,) bool; all, without pictures.
+
+    Raises
+    ------
+    NadkitError
+        The network gives NaN or infinite logits.
+    """
     live = {
         address: torch.full((layer.units,), images is None, dtype=torch.bool)
         for address, layer in network.layers.items()
@@ -180,7 +187,7 @@ def live_units(network: Network, images: Images | None) -> dict[str, Tensor]:
     for pixels, _ in images.batches(BATCH):
         inputs = network.prepare(pixels)
         with frozen(network.model), torch.no_grad(), Taps(network) as taps:
-            network.logits(inputs)
+            check_finite(network, network.logits(inputs))
         for address, values in taps.activations.items():
             live[address] |= active(network, address, values)
     return live

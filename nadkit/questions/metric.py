@@ -72,6 +72,9 @@ class Metric:
             low, high = self._of_parts(tasks)[1:]
         elif self.limits == SHARE:
             return effective(value, variance, trials)
+        elif variance <= 1e-15 and value not in (0.0, least, most):
+            # One picture a class does not vary in a bootstrap; that is not to know it exactly.
+            return Estimate(value, math.nan, math.nan)
         else:
             low, high = percentiles(draws.mean(0))
         if added and self.limits == SHARE:

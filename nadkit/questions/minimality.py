@@ -13,6 +13,7 @@ from nadkit.masks import MaskSet
 from nadkit.measures import stratified_weights
 from nadkit.networks import Network
 from nadkit.networks.outputs import log_odds
+from nadkit.questions.asked import check_finite
 from nadkit.questions.forwards import EQUAL, in_steps, labels_of, logits_of
 from nadkit.questions.metric import Metric
 from nadkit.questions.outcomes import DRAWS, IMAGES, SEEDS
@@ -100,6 +101,7 @@ def _try(network: Network, masks: MaskSet, task: str, images: Images, labels: Te
         """(n_rows, 1 + DRAWS) of gates (n_rows, n_units): of the pictures as they are, and of every draw."""
         gates = rows.float().split(list(masks.unit_counts.values()), dim=1)
         logits = logits_of(network, dict(zip(masks.scores, gates, strict=True)), inputs)
+        check_finite(network, logits)
         return in_steps(log_odds(logits)[..., label]) @ pairs.T
 
     ours, theirs = _some(kept, KEPT, seed), _some(~kept, ADDED, seed)

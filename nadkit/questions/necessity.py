@@ -13,6 +13,7 @@ from nadkit.masks import MaskSet
 from nadkit.measures import Estimate, stratified_weights
 from nadkit.networks import Network
 from nadkit.networks.outputs import log_odds, whole_logits
+from nadkit.questions.asked import check_finite
 from nadkit.questions.chance import in_spreads
 from nadkit.questions.forwards import BATCH, labels_of, logits_of
 from nadkit.questions.metric import ANY, Metric
@@ -157,7 +158,9 @@ def _losses(
                     drops = []
                     for which in removed:
                         gates = _gates(masks.scores, which, sizes)
-                        drops.append(before - _of_class(logits_of(network, gates, inputs), own))
+                        logits = logits_of(network, gates, inputs)
+                        check_finite(network, logits)
+                        drops.append(before - _of_class(logits, own))
                         bar.update(len(inputs) * len(masks.tasks))
                     shape = (0, len(masks.tasks), len(inputs))
                     part.append(torch.stack(drops) if drops else torch.empty(shape).double())

@@ -27,9 +27,9 @@ def answer(table: pd.DataFrame) -> str:
 
     The first is of calibrated balanced accuracy, or, if nothing is calibrated, of AUROC. It says "contains"
     only where the lower end of the mean excess over the best learned control is above 0 and all three learned
-    controls stand beside the masks, and "in part" below 0.95 of the whole network's value (the better of raw
-    and calibrated); layers, the matrix and the comparison are put in words only without it. Then come the
-    curve, agreement, necessity and minimality.
+    controls, which were learned as the masks were, stand beside them, and "in part" below 0.95 of the whole
+    network's value (the better of raw and calibrated); layers, the matrix and the comparison are put in words
+    only without it. Then come the curve, agreement, necessity and minimality.
 
     Examples
     --------

@@ -98,7 +98,7 @@ def stability(
     MaskFileError
         Masks for another network.
     NadkitError
-        Fewer than two sets, the same set twice, other tasks, draws below 1.
+        Fewer than two sets, the same set twice, other tasks, draws below 1, a seed that is none, NaN logits.
 
     Notes
     -----
@@ -108,6 +108,7 @@ def stability(
     """
     check_network("stability", network)
     check_number("draws", draws, 1)
+    check_number("seed", seed, 0)
     if images is not None:
         check_images("stability", images)
     if isinstance(sets, MaskSet) or not isinstance(sets, Sequence) or len(sets) < 2:

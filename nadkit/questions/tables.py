@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from nadkit.measures import Estimate
-from nadkit.questions.controls import LEARNED
+from nadkit.questions.controls import LEARNED, OTHERWISE
 from nadkit.questions.metric import Metric, difference
 from nadkit.questions.outcomes import Outcome
 
@@ -124,8 +124,18 @@ def layer_rows(network: str, outcomes: Sequence[Outcome]) -> Iterator[Row]:
             yield from origin.counted("kept_share", gates.mean(0).tolist(), layer.units)
 
 
-def excess_rows(network: str, outcomes: Sequence[Outcome], **place: object) -> Iterator[Row]:
-    """Yield what the tasks' own masks have over the best learned control, which leaves the smallest mean."""
+def excess_rows(
+    network: str, outcomes: Sequence[Outcome], origins: Mapping[str, str] | None = None, **place: object
+) -> Iterator[Row]:
+    """Yield what the tasks' own masks have over the best learned control, which leaves the smallest mean.
+
+    Parameters
+    ----------
+    network, outcomes : of all conditions
+    origins : of each control as `find_controls` tells them; what was learned otherwise goes into `interval`,
+        so that it stays with the number
+    place : columns that not all rows use
+    """
     by_name = {outcome.condition.name: outcome for outcome in outcomes}
     kept, controls = by_name["kept"], [by_name[name] for name in LEARNED if name in by_name]
     if not controls:
@@ -137,6 +147,13 @@ def excess_rows(network: str, outcomes: Sequence[Outcome], **place: object) -> I
     origin = Origin.of(network, kept, **place)
     if best.single and not kept.single:
         origin = replace(origin, interval=f"{origin.interval}, given the control's masks")
+    unlike = [
+        f"{name} ({origins[name].partition(OTHERWISE)[2]})"
+        for name in LEARNED
+        if origins and OTHERWISE in origins.get(name, "")
+    ]
+    if unlike:
+        origin = replace(origin, interval=f"{origin.interval}; {OTHERWISE}{', '.join(unlike)}")
     yield from origin.rows(excess)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from nadkit.questions.controls import LEARNED
+from nadkit.questions.controls import LEARNED, OTHERWISE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +30,9 @@ class Fact(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """Return it to two decimals, with its interval."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        """Return it to two decimals, with its interval if it has one."""
+        ends = "" if math.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}{ends}"
 
 
 def fact(table: pd.DataFrame, condition: str, metric: str, task: str = "mean") -> Fact | None:
@@ -60,14 +61,15 @@ def verdict(table: pd.DataFrame, name: str) -> str:
     """Return the sentence of rows of whole masks; empty, if they have nothing of the kept units' answers.
 
     "contains" is said only where the lower end of the excess is above 0, and all three learned controls have
-    a value for every task that the kept units have one for.
+    a value for every task that the kept units have one for and were learned as the masks were, as far as is
+    known.
     """
     metric = judged(table)
     if not metric:
         return ""
     kept = fact(table, "kept", metric)
     if kept is None:
-        return "No task has pictures of both kinds, its own and others', so there is no answer."
+        return f"{name}: no task has pictures of both kinds, its own and others', so there is no answer."
     # Calibration can cost the whole network a little; parts are held against the better of its two values.
     metrics = ("auroc",) if metric == "auroc" else ("balanced_accuracy", metric)
     whole = max((each.value for one in metrics if (each := fact(table, "whole", one))), default=-1.0)
@@ -76,6 +78,7 @@ def verdict(table: pd.DataFrame, name: str) -> str:
     beside = [f"whole network {whole:.2f}"] if whole >= 0 else []
     raw = fact(table, "kept", "balanced_accuracy") if metric == "auroc" else None
     beside += [f"not calibrated: balanced accuracy {raw.value:.2f}"] if raw else []
+    beside += _by_chance(table)
     level = f"at {JUDGED[metric]} of {kept}" + (f" ({'; '.join(beside)})" if beside else "")
     if kept.low <= 0.5:
         return f"{name}: {size}does not solve the tasks, {level}; a constant answer has 0.50."
@@ -87,13 +90,15 @@ def verdict(table: pd.DataFrame, name: str) -> str:
         return f"{name}: {size}{solves}, {level}, and no learned control stands beside it{together}."
     has = f"({best}) has {control}, an excess of {excess}"
     gaps = f"; {_listed(missing)}" if missing else ""
-    if excess.low > 0 and not missing:
+    unlike = _otherwise(table)
+    gaps += f"; {OTHERWISE}{unlike}" if unlike else ""
+    if excess.low > 0 and not missing and not unlike:
         start = f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}"
         return f"{start}; the best learned control {has}{together}."
     start = f"{name}: {size}{solves}, {level}"
     if excess.low > 0:
         there = [one for one in LEARNED if fact(table, one, metric) is not None]
-        few = f"more than the learned controls there are ({', '.join(there)})"
+        few = f"more than the learned controls {'there are ' * bool(missing)}({', '.join(there)})"
         return f"{start}, {few}: the best {has}{gaps}{together}."
     doubt = "so does a control" if control.low > 0.5 else f"a control cannot be ruled out (excess {excess})"
     return f"{start}, but {doubt}: the best learned control {has}{gaps}{together}."
@@ -117,6 +122,23 @@ def _controls(table: pd.DataFrame, metric: str) -> tuple[str, list[str]]:
             has = f"has a value for {len(both)} of {len(kept)} tasks" if both else "is missing"
             missing.append(f"{name} {has}")
     return min(left, key=lambda name: left[name], default=""), missing
+
+
+def _by_chance(table: pd.DataFrame) -> list[str]:
+    """The primary test, if there were draws enough for it."""
+    p = fact(table, "kept", "p_value")
+    if p is None:
+        return []
+    rows = table[(table["task"] == "mean") & (table["condition"] == "kept") & (table["metric"] == "p_value")]
+    return [f"p = {p.value:.2g} against {int(rows['n'].iloc[0])} random draws"]
+
+
+def _otherwise(table: pd.DataFrame) -> str:
+    """Which controls were learned otherwise than the masks, and how, as the excess says; empty if none."""
+    if "interval" not in table:
+        return ""
+    rows = table[(table["task"] == "mean") & (table["condition"] == "kept") & (table["metric"] == "excess")]
+    return "" if rows.empty else str(rows["interval"].iloc[0]).partition(OTHERWISE)[2]
 
 
 def _listed(words: Sequence[str]) -> str:

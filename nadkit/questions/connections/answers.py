@@ -28,7 +28,8 @@ def how_answer(table: pd.DataFrame) -> str:
     >>> rows = [("net", "mean", "all", "phi", 0.1, 0.05, 0.15, 45, "tasks"),
     ...         ("all", "mean", "relative depth", "phi_families_p", float("nan"), 0, 0, 0, "one network")]
     >>> how_answer(pd.DataFrame(rows, columns=columns))
-    'net: masks of two tasks overlap by φ = 0.10 [0.05, 0.15] (chance is 0); one network.'
+    'net: masks of two tasks overlap by φ = 0.10 [0.05, 0.15] (chance is 0); masks of one seed alone, and
+    another seed may keep other units; one network.'
 
     Parameters
     ----------
@@ -115,6 +116,8 @@ def _of_several(table: pd.DataFrame, networks: list[str]) -> list[str]:
 
 def _stability(table: pd.DataFrame, networks: list[str]) -> list[str]:
     """How far these units would be those of other masks, as far as is known."""
+    if "phi_over_seeds" not in set(table["metric"]):
+        return ["masks of one seed alone, and another seed may keep other units"]
     same = [value_of(table, name, "mean", "all", "phi_over_seeds") for name in networks]
     there = [value for value in same if not math.isnan(value)]
     if not there:

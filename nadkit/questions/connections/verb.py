@@ -135,7 +135,8 @@ def how(
     ImageError
         Pictures that a network cannot take, or of a class that it does not have.
     NadkitError
-        Masks of different tasks, a network twice, groups or families that do not fit, draws below 1.
+        Masks of different tasks, a network twice, groups or families that do not fit, draws below 1, a seed
+        that is none, NaN logits.
 
     Notes
     -----
@@ -148,6 +149,7 @@ def how(
     types of connection cannot be told from those; with one network a family nothing can be tested.
     """
     check_number("draws", draws, 1)
+    check_number("seed", seed, 0)
     if images is not None:
         check_images("how", images)
     asked = subjects(network, masks)

@@ -14,6 +14,7 @@ from nadkit.errors import ImageError
 from nadkit.images import Images
 from nadkit.measures.hits import energy, quadrant_shares, region_shares, released_hits, unit_weights
 from nadkit.networks import Network
+from nadkit.questions.asked import check_finite
 from nadkit.questions.forwards import BATCH, labels_of
 from nadkit.taps import Layer, Taps, frozen
 
@@ -78,13 +79,17 @@ def look(network: Network, images: Images, advance: Callable[[int], object]) -> 
     ------
     ImageError
         The pictures do not fit the network, or are of a class that it does not have.
+    NadkitError
+        The network gives NaN or infinite logits.
     """
     labels = labels_of(network, images)
     moments: dict[str, tuple[int, Tensor, Tensor]] = {}
     chosen, pixel_sum = [], torch.zeros(images.pixels.shape[1], dtype=torch.float64)
     with frozen(network.model), torch.no_grad(), Taps(network) as taps:
         for pixels, _ in images.batches(BATCH):
-            chosen.append(network.logits(network.prepare(pixels)).argmax(1).cpu())
+            logits = network.logits(network.prepare(pixels))
+            check_finite(network, logits)
+            chosen.append(logits.argmax(1).cpu())
             pixel_sum += pixels.double().mean((2, 3)).sum(0).cpu()
             for address, layer in network.layers.items():
                 units = taps.activations[address].movedim(layer.axis, 0).flatten(1)
@@ -184,7 +189,7 @@ def evidence_material(
         metric="evidence_share",
         network=network,
         tasks=of_task[rows, None],
-        strata=known.labels[rows],
+        strata=_strata(known.labels[rows]),
         unit="images",
         pixels=make,
         shares=shares,
@@ -247,6 +252,11 @@ def _record(
     with frozen(network.model), torch.no_grad(), Taps(network, gates=gates, rows=rows) as taps:
         network.logits(network.prepare(pixels))
     return taps.activations
+
+
+def _strata(labels: Tensor) -> Tensor:
+    """The classes, if each has two pictures or more: a single one would count as if it did not vary."""
+    return labels if int(labels.unique(return_counts=True)[1].min()) > 1 else torch.zeros_like(labels)
 
 
 def _task_of(class_names: Sequence[str], tasks: Sequence[str]) -> Tensor:

@@ -60,20 +60,37 @@ class Profile:
     interval: str
 
     def estimate(self, task: int, layer: int) -> Estimate:
-        """Return one number with its interval; what seeds add counts for Student's t."""
+        """Return one number with its interval; few mosaics, and what seeds add, count for Student's t."""
         value = float(self.values[task, layer])
         if math.isnan(value):
             return NO_VALUE
         draws, seeds = self.draws[:, task, layer], self.seeds[:, task, layer]
-        ends = percentiles(draws)
-        if len(seeds) > 1:
-            ends = widened(value, ends, float(draws[~draws.isnan()].var()), seeds[~seeds.isnan()])
-        least = 0.0 if self.metric in RATES else -1.0
+        ends, least = percentiles(draws), 0.0 if self.metric in RATES else -1.0
+        if self.interval != RANDOM:
+            count, variance = int(self.counts[task, layer]), float(draws[~draws.isnan()].var())
+            if count < 2:  # one mosaic tells nothing of others
+                return Estimate(value, least, 1.0)
+            factor = student(count - 1) / Z95
+            ends = apart(value, ends, factor)
+            if len(seeds) > 1:
+                ends = widened(value, ends, factor**2 * variance, seeds[~seeds.isnan()])
         return Estimate(value, max(least, ends[0]), min(1.0, ends[1]))
 
 
 RATES = ("hit_rate", "hit_rate_official", "evidence_share")
 """Metrics in [0, 1]; differences and rank correlations lie in [-1, 1]."""
+
+
+def apart(value: float, ends: tuple[float, float], factor: float) -> tuple[float, float]:
+    """Return the ends of an interval, so many times as far from the value; an end beyond it stays.
+
+    Examples
+    --------
+    >>> apart(0.5, (0.25, 0.625), 2.0), apart(0.5, (0.625, 0.75), 2.0)
+    ((0.0, 0.75), (0.625, 1.0))
+    """
+    low, high = ends
+    return min(low, value - factor * (value - low)), max(high, value + factor * (high - value))
 
 
 def widened(value: float, ends: tuple[float, float], variance: float, seeds: Tensor) -> tuple[float, float]:
@@ -159,12 +176,17 @@ def difference(first: Profile, second: Profile, metric: str) -> Profile:
 
 
 def correlation_with_depth(one: Profile) -> Profile:
-    """Return the rank correlation of the numbers with the order of the layers, a single layer "all"."""
+    """Return the rank correlation of the numbers with the order of the layers, a single layer "all".
+
+    Of random masks it is the mean over draws, as their numbers are.
+    """
+    draws = depth_correlation(one.draws)
+    values = draws.nanmean(0) if one.interval == RANDOM else depth_correlation(one.values)
     return replace(
         one,
         metric=f"{one.metric}_spearman",
-        values=depth_correlation(one.values)[:, None],
-        draws=depth_correlation(one.draws)[..., None],
+        values=values[:, None],
+        draws=draws[..., None],
         seeds=depth_correlation(one.seeds)[..., None],
         counts=one.counts.max(1, keepdim=True).values,
     )

@@ -18,7 +18,7 @@ MEASURES = {
 }
 """The measured shares, in words."""
 STRONG = 0.5
-"""The whole interval of a rank correlation must lie beyond this before something is said to rise or fall."""
+"""The whole interval of a rank correlation lies beyond this where something rises or falls."""
 RISES = "rises with depth"
 
 
@@ -46,17 +46,22 @@ class _Reading(NamedTuple):
         """Whether it rises: by the interval of the rank correlation."""
         if self.correlation is None:
             return "cannot be ranked by depth"
-        if self.correlation.low > STRONG:
+        _, low, high = self.correlation
+        if low > STRONG:
             return RISES
-        return "falls with depth" if self.correlation.high < -STRONG else "neither rises nor falls with depth"
+        if high < -STRONG:
+            return "falls with depth"
+        flat = low >= -STRONG and high <= STRONG
+        return "neither rises nor falls with depth" if flat else "is not shown to rise or to fall with depth"
 
 
 def where_answer(table: pd.DataFrame) -> str:
     """Return the table of `where` as one sentence, computed from its rows.
 
     "Rises with depth" stands only where the whole interval of the rank correlation lies above 0.5: layers are
-    given, so the interval is narrow even where values go up and down. A fall from one layer to the next is
-    named only where the interval of that step lies below 0.
+    given, so the interval is narrow even where values go up and down. "Neither rises nor falls" stands only
+    where all of it lies from -0.5 to 0.5; whatever else is not shown to do either. A fall from one layer to
+    the next is named only where the interval of that step lies below 0.
 
     Examples
     --------

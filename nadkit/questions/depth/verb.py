@@ -136,7 +136,7 @@ def where(
             and its mean over tasks is near 0.25 (below it, if the mask is of another quadrant's task: what
             goes there is missing here); for one task it says how much that class draws whatever the mask.
         random
-            As many random units in every layer; value and interval are of the draws.
+            As many random units in every layer; value (the mean) and interval are of the draws.
         whole
             Ungated. One map has four quadrants, so the mean over tasks is 0.25 by construction.
         ceiling
@@ -152,10 +152,11 @@ def where(
         active, the layer has no rows and columns (fewer than two of each), or, for "official", the map is
         constant or no pixel lies strictly above the tenth's edge. Such cases are left out of means and
         counted; where nothing is left, the value is empty (NaN) and n is 0. Intervals are percentiles of a
-        bootstrap over mosaics (each with its four quadrants) or over pictures (class by class) and, with
-        several seeds of the masks, wider by their spread (Student's t). `attrs["answer"]` is the table in one
-        sentence, and `attrs["mosaics"]` tells for each network whether its mosaics were at object scale or,
-        where it takes pictures of one size only, resized to it.
+        bootstrap over mosaics (each with its four quadrants) or over pictures (class by class, if each has
+        two), as much wider as Student's t is for n - 1 degrees of freedom (of n = 1 all that can be), and,
+        with several seeds of the masks, wider by their spread (Student's t). `attrs["answer"]` is the table
+        in one sentence, and `attrs["mosaics"]` tells for each network whether its mosaics were at object
+        scale or, where it takes pictures of one size only, resized to it.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def where(
         "energy": correctly classified) of fewer than four classes.
     NadkitError
         Networks, masks and images do not go together, two networks have one name, masks of several seeds
-        have different tasks, an unknown protocol, mosaics < 1, draws < 0.
+        have different tasks, an unknown protocol, a number that is none, NaN logits.
 
     Notes
     -----
@@ -183,8 +184,9 @@ def where(
     studies = _studies(network, masks, images)
     if protocol not in PROTOCOLS:
         raise NadkitError(f"no protocol {protocol!r}; {closest(str(protocol), PROTOCOLS)}")
-    check_number("mosaics", mosaics, 1)
-    check_number("draws", draws, 0)
+    numbers = [("mosaics", mosaics, 1), ("draws", draws, 0), ("seed", seed, 0)]
+    for name, value, least in numbers + [("per_class", per_class, 1)] * (per_class is not None):
+        check_number(name, value, least)
     rows: list[Row] = []
     shown = {}
     chosen = [pictures if per_class is None else pictures.take(per_class, seed) for _, _, pictures in studies]

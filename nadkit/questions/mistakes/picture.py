@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +16,9 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import NO_VALUE, Estimate, percentiles, proportion
 from nadkit.networks import Network
+from nadkit.questions.asked import check_finite
+from nadkit.questions.connections.facts import over_sets
+from nadkit.questions.connections.pairs import overlaps
 from nadkit.questions.forwards import BATCH, labels_of
 from nadkit.questions.mistakes.flips import SEARCHES, Switches, find_flip
 from nadkit.questions.mistakes.reading import answer_one
@@ -112,6 +117,10 @@ def why_one(
             largest first-order effect on the true class's log-odds are tried in a forward pass and the best
             is removed, until the answer is the true class or none of them helps; then those that are not
             needed are put back.
+        phi_over_seeds
+            Of condition kept, for each of the two classes: φ of its masks of two seeds, the mean over layers
+            and over pairs of seeds (n), from the lowest to the highest; empty for one set. What is said of
+            units holds for these masks, and for others as far as this is near 1; `stability` tells more.
         flipped
             1 if the answer is the true class when n units are removed, 0 if not (condition removed); and the
             share of n random sets, of as many units of the same layers, that do the same
@@ -142,6 +151,10 @@ def why_one(
     labels = labels_of(network, images)
     own, others = (_responses(network, images, labels == k, k) for k in (true, answered))
     rows = _Rows(network.name, names)
+    for k, name in enumerate(names):
+        phi, pairs = _over_seeds(sets, name)
+        varies = f"lowest to highest of {pairs} pairs of mask seeds" if pairs else "none: one set of masks"
+        rows.add(k, "kept", "phi_over_seeds", phi, pairs, interval=varies)
     with frozen(network.model), torch.no_grad(), Taps(network) as taps:
         logits = network.logits(inputs).cpu().double()
     seen = _flat(network, taps.activations)[0]
@@ -188,8 +201,7 @@ def _wrong(network: Network, masks: MaskSet, images: Images, picture: Images) ->
     true = int(labels_of(network, picture))
     with frozen(network.model), torch.no_grad():
         logits = network.logits(inputs)
-    if not bool(torch.isfinite(logits).all()):
-        raise NadkitError(f"{network.name} gives NaN or infinite logits; check its weights")
+    check_finite(network, logits)
     answered = int(logits.argmax())
     names = network.class_names
     if true == answered:
@@ -218,6 +230,14 @@ def _kept(sets: Sequence[MaskSet], task: str) -> dict[str, Tensor]:
     """The units that more than half of the seeds keep."""
     gates = [masks.gates(task) for masks in sets]
     return {address: torch.stack([gate[address] for gate in gates]).mean(0) > 0.5 for address in gates[0]}
+
+
+def _over_seeds(sets: Sequence[MaskSet], task: str) -> tuple[Estimate, int]:
+    """φ of one task's masks over seeds, and how many pairs of seeds have one."""
+    kept = [{address: rows[None] > 0 for address, rows in masks.gates(task).items()} for masks in sets]
+    pairs = [float(overlaps(one, other).phi[-1]) for one, other in itertools.combinations(kept, 2)]
+    there = [phi for phi in pairs if not math.isnan(phi)]
+    return over_sets(torch.tensor(pairs, dtype=torch.float64)), len(there)
 
 
 def _responses(network: Network, images: Images, chosen: Tensor, task: int) -> Responses:

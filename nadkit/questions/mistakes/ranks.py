@@ -12,7 +12,7 @@ from torch import Tensor
 from nadkit.measures import NO_VALUE, Estimate, effective, proportion
 from nadkit.measures.intervals import Z95
 from nadkit.measures.permutation import double_centred, p_value, permutations
-from nadkit.measures.resampling import two_level_variance
+from nadkit.measures.resampling import student, two_level_variance
 from nadkit.questions.mistakes.similarities import Similarity
 
 EQUAL = 1e-12
@@ -123,7 +123,7 @@ class Ranking:
         Parameters
         ----------
         metric : top_share, auc, or either with _centred
-        weights : (n_draws, n_errors) of a bootstrap over all errors, stratified by true class
+        weights : (n_draws, n_errors) of a bootstrap over all errors, of `strata` or, of one class, its own
         task : a true class; None for all
         """
         mine = self._errors(task)
@@ -132,10 +132,9 @@ class Ranking:
         values = self.values[metric][:, mine]
         if metric.startswith("top_share") and len(values) == 1:
             return proportion(float(values.sum()), len(mine)), len(mine)
-        drawn = _drawn(values, weights[:, self.rows[mine]])
-        return effective(float(values.mean()), two_level_variance(values.mean(1), drawn), len(mine)), len(
-            mine
-        )
+        drawn_in = 1 if task is not None else len(strata(self.true).unique())
+        variance = _variance(values, weights[:, self.rows[mine]], drawn_in)
+        return effective(float(values.mean()), variance, len(mine)), len(mine)
 
     def lead(self, other: Ranking, weights: Tensor) -> tuple[Estimate, int]:
         """Return by how much this centred AUC is above another's, on the errors that both rank."""
@@ -149,10 +148,11 @@ class Ranking:
             ranking.values["auc_centred"][:, torch.isin(ranking.rows, both)] for ranking in (self, other)
         )
         gap = one - two
-        value, variance = float(gap.mean()), two_level_variance(gap.mean(1), _drawn(gap, weights[:, both]))
-        # Without a spread over draws, as of a single error, nothing is known of the difference.
-        half = Z95 * math.sqrt(variance) if len(both) > 1 else 2.0
-        return Estimate(value, max(-1.0, value - half), min(1.0, value + half)), len(both)
+        value = float(gap.mean())
+        # From -1 to 1, as a share from 0 to 1: without a spread over draws it has that of so many trials.
+        drawn_in = len(strata(self.true[torch.isin(self.rows, both)]).unique())
+        found = effective((1 + value) / 2, _variance(gap, weights[:, both], drawn_in) / 4, len(both))
+        return Estimate(value, 2 * found.low - 1, 2 * found.high - 1), len(both)
 
     def p_value(self) -> float:
         """Return how often the classes, permuted jointly, have at least this centred AUC; NaN if unknown."""
@@ -190,10 +190,39 @@ class Ranking:
         return mine.nonzero().flatten()
 
 
-def _drawn(values: Tensor, weights: Tensor) -> Tensor:
-    """Each seed's mean (n_seeds, n_draws) over errors, of values (n_seeds, n_errors)."""
+def strata(true: Tensor) -> Tensor:
+    """Return what a bootstrap over all errors draws for itself: the true class, if it has errors enough.
+
+    One error tells nothing of how errors of its class vary, and would count as if they did not. Classes of
+    one error are therefore drawn together, a single such class with the one that has the fewest.
+
+    Examples
+    --------
+    >>> strata(torch.tensor([4, 4, 7, 9])), strata(torch.tensor([4, 4, 7])), strata(torch.tensor([2]))
+    (tensor([4, 4, 7, 7]), tensor([4, 4, 4]), tensor([2]))
+    """
+    names, counts = true.unique(return_counts=True)
+    alone = names[counts == 1]
+    if not len(alone):
+        return true
+    others = counts[counts > 1]
+    joined = alone
+    if len(alone) == 1 and len(others):
+        joined = torch.cat([names[counts == others.min()][:1], alone])
+    return torch.where(torch.isin(true, joined), joined[0], true)
+
+
+def _variance(values: Tensor, weights: Tensor, drawn_in: int) -> float:
+    """Of the mean over errors of values (n_seeds, n_errors), for a normal interval.
+
+    Few errors tell their own spread badly, so it counts for Student's t with as many degrees of freedom as
+    there are errors less the strata that they are drawn in.
+    """
     # Of errors that not every similarity ranks, some draws hold more than others.
-    return (values @ weights.T) / weights.sum(1).clamp(min=1)
+    drawn = (values @ weights.T) / weights.sum(1).clamp(min=1)
+    freedom = values.shape[1] - drawn_in
+    few = (student(freedom) / Z95) ** 2 if freedom > 0 else 1.0
+    return few * two_level_variance(values.mean(1), drawn)
 
 
 def rankings(

@@ -150,7 +150,16 @@ def answer_one(table: pd.DataFrame) -> str:
                 f"(as a rule {100 * usual['value']:.0f} %){others}"
             )
     parts += [", ".join(unusual)] if unusual else []
-    return "; ".join([*parts, _switch(table, true, other)]) + "."
+    return "; ".join([*parts, _switch(table, true, other), _over_seeds(table, true, other)]) + "."
+
+
+def _over_seeds(table: pd.DataFrame, true: str, other: str) -> str:
+    """How far the units named would be those of other masks, as far as is known."""
+    found = {task: _cell(table, task, "kept", "phi_over_seeds") for task in (true, other)}
+    said = [f"{task} by φ = {fact['value']:.2f}" for task, fact in found.items() if fact]
+    if not said:
+        return "the units are those of one seed of the masks, and another seed may keep others"
+    return f"masks of two seeds overlap, for {' and for '.join(said)} (chance is 0)"
 
 
 def _switch(table: pd.DataFrame, true: str, other: str) -> str:

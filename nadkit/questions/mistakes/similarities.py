@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from nadkit.errors import NadkitError
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
+from nadkit.questions.asked import check_finite
 from nadkit.questions.connections.pairs import overlaps
 from nadkit.questions.forwards import BATCH, active, labels_of
 from nadkit.taps import Taps, frozen
@@ -79,8 +79,7 @@ def read(network: Network, images: Images, advance: Callable[[int], object] = la
         mine = labels[sum(map(len, chosen)) :][: len(inputs)]
         with frozen(network.model), torch.no_grad(), Taps(network) as taps:
             logits = network.logits(inputs).cpu().double()
-        if not bool(torch.isfinite(logits).all()):
-            raise NadkitError(f"{network.name} gives NaN or infinite logits; check its weights")
+        check_finite(network, logits)
         for address, values in taps.activations.items():
             live[address] |= active(network, address, values)
         chosen.append(logits.argmax(1))

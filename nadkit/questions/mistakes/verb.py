@@ -15,7 +15,7 @@ from nadkit.measures import NO_VALUE, Estimate, proportion, stratified_weights
 from nadkit.networks import Network
 from nadkit.questions.asked import check_images, check_network, check_number
 from nadkit.questions.mistakes.picture import why_one
-from nadkit.questions.mistakes.ranks import Ranking, rankings
+from nadkit.questions.mistakes.ranks import Ranking, rankings, strata
 from nadkit.questions.mistakes.reading import answer
 from nadkit.questions.mistakes.similarities import Reading, read, similarities
 from nadkit.questions.sets import in_order, seed_of
@@ -132,11 +132,12 @@ def why(
         Several seeds of the masks rank each for itself, and their values are averaged. A task without a
         picture or an error has n = 0 and an empty (NaN) value. Intervals of shares are
         Wilson's; others, and those of several seeds, take their variance from a bootstrap stratified by true
-        class, to which the spread of seeds adds by Student's t. They
-        hold for these classes; the permutations say whether as much is to be expected of other classes.
+        class (classes of a single error are drawn together), for Student's t with as many degrees of freedom
+        as there are errors less those strata; the spread of seeds adds to it likewise. They hold for these
+        classes; the permutations say whether as much is to be expected of other classes.
         `attrs["answer"]` is the table in one sentence and `attrs["notes"]` says what was left out.
 
-        With `image`, `why_one` describes the columns and metrics.
+        With `image`, `nadkit.questions.mistakes.picture.why_one` describes the columns and metrics.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def why(
         Pictures that the network cannot take, of a class it does not have, or too few for `per_class`; an
         image that is not one, or is answered right.
     NadkitError
-        Masks of several seeds have different tasks, or of fewer than two; `draws`, `top` or `flips` is too
+        Masks of several seeds have different tasks, or of fewer than two; a number that is none, or too
         small; NaN logits.
 
     Notes
@@ -157,7 +158,8 @@ def why(
     """
     check_network("why", network)
     check_images("why", images)
-    for name, value, least in (("draws", draws, 0), ("top", top, 1), ("flips", flips, 1)):
+    numbers = [("draws", draws, 0), ("top", top, 1), ("flips", flips, 1), ("seed", seed, 0)]
+    for name, value, least in numbers + [("per_class", per_class, 1)] * (per_class is not None):
         check_number(name, value, least)
     sets = _checked(network, masks)
     if image is not None:
@@ -192,7 +194,7 @@ def _table(
     if left_out:
         notes.append(f"{left_out} of {len(wrong)} errors have a true or answered class without a mask")
     rows = list(_error_rows(network, sets[0].tasks, reading))
-    weights = stratified_weights(true, BOOTSTRAP, seed)
+    weights = tuple(stratified_weights(each, BOOTSTRAP, seed) for each in (true, strata(true)))
     for ranking in ranked:
         rows += _rows(network, sets, ranking, ranked[0], weights, top)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "int64"})
@@ -215,10 +217,10 @@ def _rows(
     sets: Sequence[MaskSet],
     ranking: Ranking,
     overlap: Ranking,
-    weights: Tensor,
+    weights: tuple[Tensor, ...],
     top: int,
 ) -> Iterator[Row]:
-    """All rows of one similarity."""
+    """All rows of one similarity; the weights are those of single classes, and those of all errors."""
     masked = ranking.name in ("overlap", "jaccard")
     ours = seed_of(sets)
     own = ours if masked else None
@@ -230,7 +232,7 @@ def _rows(
     places: list[tuple[str, int | None]] = [(task, network.class_index(task)) for task in sets[0].tasks]
     for task, place in [*places, ("all", None)]:
         for metric in METRICS:
-            estimate, n = ranking.estimate(metric, weights, place)
+            estimate, n = ranking.estimate(metric, weights[place is None], place)
             yield _row(network, task, ranking.name, metric, estimate, n, own, varies[1])
         count = len(ranking.true) if place is None else int((ranking.true == place).sum())
         yield _row(
@@ -242,7 +244,7 @@ def _rows(
     for metric, value in (("p_value", ranking.p_value()), ("detectable", ranking.detectable())):
         yield _row(network, "all", ranking.name, metric, _counted(value), len(ranking.true), own, permuted)
     if ranking is not overlap:
-        lead, n = overlap.lead(ranking, weights)
+        lead, n = overlap.lead(ranking, weights[1])
         yield _row(network, "all", ranking.name, "excess", lead, n, ours, varies[0])
 
 
