@@ -19,7 +19,7 @@ from nadkit.questions.connections.others import others_path
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHARE = 0.3
-SCENES = 1000  # pictures a class for `why`
+SCENES = 2000  # pictures a class for `why`
 COMMAND = "python tests/benchmarks/answers.py"
 
 
