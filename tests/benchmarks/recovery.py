@@ -20,7 +20,7 @@ METRICS = ("average_precision", "f1")
 def page(table: pd.DataFrame) -> str:
     """Return the page as Markdown."""
     mean = table[(table["task"] == "mean") & table["seed"].isna()]
-    seeds = table[(table["task"] != "mean") & table["seed"].isna()]["n"].max()  # a task's rows count its seeds
+    seeds = table[(table["task"] != "mean") & table["seed"].isna()]["n"].max()  # which a task's rows count
     lines = [
         "# Recovery of planted units",
         "",
