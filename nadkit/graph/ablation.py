@@ -15,7 +15,7 @@ from nadkit.graph.architecture import Origin
 from nadkit.graph.building import shares
 from nadkit.graph.checks import checked
 from nadkit.graph.cutting import INPUT, LOGIT
-from nadkit.graph.effects import effects, units_of
+from nadkit.graph.effects import effects, portions, total, units_of
 from nadkit.graph.flows import carried_by
 from nadkit.graph.pictures import check_count, own_rows
 from nadkit.graph.runs import Clean, Link, Place, all_at_once, one_by_one
@@ -66,12 +66,12 @@ def verify(graph: nx.DiGraph, origin: Origin, *, links: int, pictures: int | Non
                 part = tested[start : start + at_once]
                 logits = one_by_one(clean, [one.link for one in part])
                 rows += [
-                    _row(task, one, logit, whole - _odds(found, logit))
+                    _row(task, one, whole - _odds(found, logit))
                     for one, found in zip(part, logits, strict=True)
                 ]
             if tested:
                 together = all_at_once(clean, [one.link for one in tested])
-                rows.append(_row_of_all(task, kind, tested, whole - _odds(together, logit)))
+                rows.append(_row_of_all(task, kind, whole - _odds(together, logit)))
     table = pd.DataFrame(rows)
     table.attrs["answer"] = verified(table)
     return table
@@ -85,8 +85,8 @@ def _check(graph: nx.DiGraph, origin: Origin) -> None:
     units = {name: layer.units for name, layer in network.layers.items()}
     if (network.name, network.weights_id, units) != (facts["network"], facts["weights_id"], facts["units"]):
         raise NadkitError(
-            f"this graph is of {facts['network']} with weights {facts['weights_id']}, and the network given is "
-            f"{network!r}; give the one that it was extracted from"
+            f"this graph is of {facts['network']} with weights {facts['weights_id']}, and the network given "
+            f"is {network!r}; give the one that it was extracted from"
         )
     gates = masks.gates(facts["task"], facts["threshold"])
     kept = {f"{name}/{index}" for name, gate in gates.items() for index in gate.nonzero().flatten().tolist()}
@@ -122,7 +122,7 @@ def _random(
     graph: nx.DiGraph, origin: Origin, gates: Mapping[str, Tensor], inputs: Tensor,
     strongest: Sequence[Link], logit: int, seed: int,
 ) -> list[_Tested]:  # fmt: skip
-    """Return as many other links as there are strongest into each layer, with weights computed on the inputs."""
+    """Return as many other links as there are strongest into each layer, with weights on the inputs."""
     network = origin.network
     carried = carried_by(graph)
     kept = units_of(gates, logit)
@@ -131,7 +131,11 @@ def _random(
     generator = torch.Generator().manual_seed(seed)
     mean = torch.full((1, len(inputs)), 1 / len(inputs), dtype=torch.float64)
     # Weights of every pair that could be drawn: those into the layers of the strongest links.
-    found = effects(network, inputs, mean, gates, kept, targets=[name for name in kept if wanted[name]])
+    targets = [name for name in kept if wanted[name]]
+    found = total(
+        effects(network, inputs[part], mean[:, part], gates, kept, targets=targets)
+        for part in portions(inputs)
+    )
     drawn: list[_Tested] = []
     for layer, count in wanted.items():
         if not count:
@@ -170,20 +174,21 @@ def _interval(loss: Tensor) -> dict[str, object]:
     return {"loss": mean, "low": mean - half, "high": mean + half, "n": count}
 
 
-def _row(task: str, tested: _Tested, logit: int, loss: Tensor) -> dict[str, object]:
+def _row(task: str, tested: _Tested, loss: Tensor) -> dict[str, object]:
     def name(place: Place) -> str:
         if place.layer == LOGIT:
             return f"{LOGIT}:{task}"
         return INPUT if place.layer == INPUT else f"{place.layer}/{place.unit}"
 
+    source, target = tested.link
     return {
-        "task": task, "kind": tested.kind, "source": name(tested.link.source), "target": name(tested.link.target),
-        "layer": tested.link.target.layer, "weight": tested.weight, "share": tested.share,
-        "strength": tested.strength, **_interval(loss),
+        "task": task, "kind": tested.kind, "source": name(source), "target": name(target),
+        "layer": target.layer, "weight": tested.weight, "share": tested.share, "strength": tested.strength,
+        **_interval(loss),
     }  # fmt: skip
 
 
-def _row_of_all(task: str, kind: str, tested: Sequence[_Tested], loss: Tensor) -> dict[str, object]:
+def _row_of_all(task: str, kind: str, loss: Tensor) -> dict[str, object]:
     return {
         "task": task, "kind": kind, "source": "all", "target": "all", "layer": "all", "weight": math.nan,
         "share": math.nan, "strength": math.nan, **_interval(loss),
@@ -217,8 +222,9 @@ def verified(table: pd.DataFrame) -> str:
     whole = table[table["source"] == "all"].set_index("kind")["loss"]
     parts = {kind: single[single["kind"] == kind] for kind in ("strongest", "random")}
     said = (
-        f"the {len(parts['strongest'])} strongest links cost {_mean(parts['strongest'])} of log-odds on average, "
-        f"{len(parts['random'])} random ones into the same layers {_mean(parts['random'])}; all at once "
+        f"the {len(parts['strongest'])} strongest links cost {_mean(parts['strongest'])} of log-odds on "
+        f"average, {len(parts['random'])} random ones into the same layers {_mean(parts['random'])}; "
+        f"all at once "
         f"{whole.get('strongest', math.nan):.2f} and {whole.get('random', math.nan):.2f}"
     )
     return f"{table['task'].iloc[0]}: {said}; {_agreement(single)}."
@@ -243,6 +249,6 @@ def _agreement(rows: pd.DataFrame) -> str:
     top = min(_TOP, count)
     both = len(set(strength.argsort()[-top:]) & set(loss.argsort()[-top:]))
     return (
-        f"ranks of strength and of loss agree by Spearman's ρ = {rho:.2f} [{low:.2f}, {high:.2f}], and of the {top} "
-        f"links that cost most {both} are among the {top} strongest"
+        f"ranks of strength and of loss agree by Spearman's ρ = {rho:.2f} [{low:.2f}, {high:.2f}], and of "
+        f"the {top} links that cost most {both} are among the {top} strongest"
     )

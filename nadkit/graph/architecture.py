@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import networkx as nx
-
-from nadkit.errors import LayerError, NadkitError, closest
+from nadkit.errors import NadkitError
 from nadkit.graph import dot, files, tables
 from nadkit.graph.checks import checked
 from nadkit.graph.cutting import INPUT, LOGIT
-from nadkit.masks import Unit
+from nadkit.graph.unit_graphs import UnitGraph, table_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,86 +29,6 @@ class Origin(NamedTuple):
     images: Images
 
 
-def table_html(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table of texts.
-
-    Examples
-    --------
-    >>> table_html("units", ["layer"], [["<a>"]])
-    '<table><caption>units</caption><tr><th>layer</th></tr><tr><td>&lt;a&gt;</td></tr></table>'
-    """
-    lines = [("th", heads), *(("td", row) for row in rows)]
-    body = "".join(
-        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-        for tag, cells in lines
-    )
-    return f"<table><caption>{html.escape(caption)}</caption>{body}</table>"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class UnitGraph:
-    """A graph of units with its tables.
-
-    Attributes
-    ----------
-    graph : nodes are units, edges links
-    """
-
-    graph: nx.DiGraph
-
-    @property
-    def network(self) -> str:
-        """The name of the network."""
-        return str(self.graph.graph["network"])
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The addresses of the network's layers, in forward order."""
-        return tuple(self.graph.graph["layers"])
-
-    @property
-    def units(self) -> pd.DataFrame:
-        """One row a unit, ends included: `unit`, and the node's attributes as columns."""
-        return tables.units(self.graph)
-
-    @property
-    def links(self) -> pd.DataFrame:
-        """One row a link: `source`, `target`, their layers, and the edge's attributes as columns."""
-        return tables.links(self.graph)
-
-    def links_of(self, unit: str | Unit) -> pd.DataFrame:
-        """Return the links into and out of a unit, as rows of `links`.
-
-        Parameters
-        ----------
-        unit
-            `layer/index`, or an end: `input`, `logit:<task>`.
-
-        Raises
-        ------
-        LayerError
-            There is no such unit in the graph; the message says whether the network has it.
-        """
-        name = str(unit)
-        if name not in self.graph:
-            raise LayerError(f"no unit {name!r} in this graph: {self._why_not(name)}")
-        table = self.links
-        return table[(table["source"] == name) | (table["target"] == name)].reset_index(drop=True)
-
-    def _why_not(self, name: str) -> str:
-        counts = self.graph.graph["units"]
-        if name.startswith((f"{LOGIT}:", INPUT)) or "/" not in name:
-            ends = [node for node, facts in self.graph.nodes(data=True) if facts["index"] < 0]
-            return f"units are written layer/index, and the ends are {', '.join(ends)}"
-        layer, _, index = name.rpartition("/")
-        if layer not in counts:
-            return f"{self.network} has no layer {layer!r}; {closest(layer, counts)}"
-        there = [node for node, facts in self.graph.nodes(data=True) if facts["layer"] == layer]
-        if not index.isdigit() or int(index) >= counts[layer]:
-            return f"{layer} has units 0 to {counts[layer] - 1}; of these it holds {closest('', there)}"
-        return f"it is not kept; of {layer} {closest('', there)}"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class SubArchitecture(UnitGraph):
     """One task's kept units as a graph, with links weighted by direct effect.
@@ -122,7 +38,7 @@ class SubArchitecture(UnitGraph):
 
     *Of the graph*: `format`, `network`, `weights_id`, `task`, `threshold`, `links_per_unit`, `least_share`,
     `layers` (addresses in forward order), `units` (address → number), `empty` (layers without a kept unit),
-    `own_pictures`, `other_pictures` (how many), `seed` (of their draw), `mask_seed` (where the masks have one).
+    `own_pictures`, `other_pictures` (how many), `seed` (of their draw), `mask_seed` (if the masks have one).
 
     *Of a node*: `layer` (`input`, an address, `logit`), `index` (−1 at the ends), `score`, `activation` (mean
     over pictures and positions), `response` (mean over pictures, sum over positions; of the input, of what
@@ -249,7 +165,7 @@ class SubArchitecture(UnitGraph):
         return cls(tables.from_frames(units, links, facts))
 
     def to_dot(self) -> str:
-        """Return the graph as text in the DOT language, a rank for each layer; it is only written, never read.
+        """Return the graph as text in the DOT language, a rank for each layer; nadkit does not read it.
 
         Raises
         ------
@@ -305,9 +221,9 @@ class SubArchitecture(UnitGraph):
 
             `strength` is the part of the logit's input that runs along the link (see `flow`), which links of
             different layers can be compared by; weights cannot, as every layer has a scale of its own. For
-            each of the strongest links a random one is drawn among all pairs of kept units that are connected,
-            end in the same layer and are not among the strongest; where the graph does not list it, its
-            weight is computed. Where a layer has fewer pairs, all are taken.
+            each of the strongest links a random one is drawn among all pairs of kept units that are
+            connected, end in the same layer and are not among the strongest; where the graph does not list
+            it, its weight is computed. Where a layer has fewer pairs, all are taken.
 
         Raises
         ------
@@ -323,8 +239,8 @@ class SubArchitecture(UnitGraph):
             images = self.origin.images if images is None else images
         if network is None or masks is None or images is None:
             raise NadkitError(
-                "this graph was read from a file or a table, and does not hold its network, masks and images; "
-                "give them: arch.verify(network, masks, images)"
+                "this graph was read from a file or a table, and does not hold its network, masks and "
+                "images; give them: arch.verify(network, masks, images)"
             )
         origin = Origin(network, masks, images)
         return verify(self.graph, origin, links=links, pictures=pictures, seed=seed)
@@ -339,8 +255,8 @@ class SubArchitecture(UnitGraph):
         layers = len(self.layers) - len(self.empty)
         cut = f"; the flow is cut at {', '.join(self.cut)}" if self.cut else ""
         return (
-            f"{self.task!r} in {self.network}: {kept:,} of {sum(facts['units'].values()):,} units in {layers} "
-            f"layer{'s' * (layers != 1)}, {self.graph.number_of_edges():,} links{cut}"
+            f"{self.task!r} in {self.network}: {kept:,} of {sum(facts['units'].values()):,} units in "
+            f"{layers} layer{'s' * (layers != 1)}, {self.graph.number_of_edges():,} links{cut}"
         )
 
     def _repr_html_(self) -> str:

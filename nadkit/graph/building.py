@@ -84,7 +84,7 @@ _Chosen = list[tuple[str, int, dict[str, float | int]]]
 def _links(
     found: Effects, layer: str, sources: Sequence[str], most: int, least: float
 ) -> tuple[Tensor, Tensor, list[_Chosen]]:
-    """Return (2, n_units) incoming and residual, and each unit's links: (source, place of the unit, values)."""
+    """Return (2, n_units) incoming and residual, and each unit's links: (source, place there, values)."""
     total = found.responses[layer].total
     if not sources or not total.shape[1]:
         residual = torch.zeros_like(total) if layer == INPUT else total

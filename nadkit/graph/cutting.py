@@ -1,4 +1,4 @@
-"""A network cut at its layers: what each layer gives hangs on what the layers before it gave, and no farther."""
+"""A network cut at its layers: what each gives hangs on what those before it gave, and no farther."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def cut(network: Network, inputs: Tensor, gates: Mapping[str, Tensor] | None = N
     Examples
     --------
     >>> import nadkit as nk
+    >>> from nadkit.taps import frozen
     >>> network = nk.load_network("vgg-fashion")
     >>> with frozen(network.model):
     ...     made = cut(network, network.prepare(torch.zeros(2, 1, 28, 28)))

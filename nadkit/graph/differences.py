@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from nadkit.errors import NadkitError
-from nadkit.graph.architecture import SubArchitecture, UnitGraph, table_html
+from nadkit.graph.architecture import SubArchitecture
 from nadkit.graph.building import FORMAT
 from nadkit.graph.checks import checked
+from nadkit.graph.unit_graphs import UnitGraph, table_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,11 +87,11 @@ class Difference(UnitGraph):
         """Return a table of counts, one row a layer."""
         first, second = self.names
         heads = [f"{what}, {name}" for what in ("units", "links") for name in ("both", first, second)]
-        table = self.counts.pivot(index="layer", columns=["what", "where"], values="count")
+        found = {(*key,): count for *key, count in self.counts.itertuples(index=False)}
         rows = []
         for name in (*self.layers, "logit", "all"):
-            cells = [table.loc[name].get((what, where)) for what in ("units", "links") for where in WHERE]
-            rows.append((name, *("" if cell != cell else str(int(cell)) for cell in cells)))
+            cells = [found.get((name, what, where), "") for what in ("units", "links") for where in WHERE]
+            rows.append((name, *map(str, cells)))
         return table_html(self._headline(), ("layer", *heads), rows)
 
 
@@ -131,7 +132,7 @@ def diff(
     Links are the strongest few into each unit (`links_per_unit` of `extract`), so that a link in one only may
     be in the other as well, among those that are not listed; give both the same `links_per_unit`.
     """
-    graphs = [_graph(one, "diff") for one in (first, second)]
+    graphs = [graph_of(one, "diff") for one in (first, second)]
     check_same_network(graphs[0], graphs[1])
     called = names or _names(graphs[0].graph, graphs[1].graph)
     if (
@@ -153,11 +154,18 @@ def diff(
     return Difference(graph)
 
 
-def _graph(value: object, verb: str) -> nx.DiGraph:
+def graph_of(value: object, verb: str) -> nx.DiGraph:
+    """Return the graph of what `extract` returned.
+
+    Raises
+    ------
+    NadkitError
+        It is something else, or its graph was changed into something else.
+    """
     if not isinstance(value, SubArchitecture):
         raise NadkitError(
-            f"nk.graph.{verb} takes what nk.extract returns, and got {type(value).__name__}; of several tasks "
-            "extract returns a dictionary: give its values"
+            f"nk.graph.{verb} takes what nk.extract returns, and got {type(value).__name__}; of several "
+            "tasks that is a dictionary: give its values"
         )
     return checked(value.graph, "this graph")
 

@@ -11,7 +11,7 @@ from nadkit.graph.cutting import INPUT, LOGIT
 
 
 def text(graph: nx.DiGraph) -> str:
-    """Return a digraph from left to right, one rank a layer; links as wide as their share, dashed if they inhibit.
+    """Return a digraph, one rank a layer; links are as wide as their share, and dashed if they inhibit.
 
     Examples
     --------

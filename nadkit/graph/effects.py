@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -13,14 +15,17 @@ from nadkit.graph.cutting import INPUT, LOGIT, Cut, cut, totals
 from nadkit.networks import Network
 
 ROOM = 64
-"""Pictures in one backward pass. More at once, of several units or tasks, were slower on a CPU: their values
-no longer fit its cache."""
+"""Pictures in one backward pass. More at once, of several units or tasks, were slower on a CPU, whose cache
+they no longer fit."""
 _VALUES = 400_000
 """Numbers in the pictures of one pass, so that large pictures do not fill the memory."""
 
 
 class Response(NamedTuple):
-    """What units give, mean over pictures, each (n_sides, n_units) float64: summed and averaged over positions."""
+    """What units give, mean over pictures: summed over positions, and averaged over them.
+
+    Both are (n_sides, n_units) float64.
+    """
 
     total: Tensor
     activation: Tensor
@@ -38,6 +43,35 @@ class Effects(NamedTuple):
 
     weights: dict[str, dict[str, Tensor]]
     responses: dict[str, Response]
+
+
+def total(parts: Iterable[Effects]) -> Effects:
+    """Return the effects on all pictures, of those on some each."""
+
+    def both(one: Effects, other: Effects) -> Effects:
+        weights = {
+            target: {source: rows + other.weights[target][source] for source, rows in sources.items()}
+            for target, sources in one.weights.items()
+        }
+        responses = {
+            layer: Response(mine.total + theirs.total, mine.activation + theirs.activation)
+            for (layer, mine), theirs in zip(one.responses.items(), other.responses.values(), strict=True)
+        }
+        return Effects(weights, responses)
+
+    return functools.reduce(both, parts)
+
+
+def portions(inputs: Tensor, least: int = 1) -> list[slice]:
+    """Return which pictures go through together: as many as there is room for, in at least so many parts.
+
+    Examples
+    --------
+    >>> portions(torch.zeros(100, 1, 28, 28)), portions(torch.zeros(8, 1, 28, 28), 2)
+    ([slice(0, 64, None), slice(64, 128, None)], [slice(0, 4, None), slice(4, 8, None)])
+    """
+    room = min(ROOM, _VALUES // inputs[0].numel(), math.ceil(len(inputs) / least))
+    return [slice(start, start + max(1, room)) for start in range(0, len(inputs), max(1, room))]
 
 
 def units_of(gates: Mapping[str, Tensor], logit: int) -> dict[str, list[int]]:
@@ -63,7 +97,7 @@ def effects(
     alone: AbstractContextManager[object] | None = None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Effects:
-    """Return the direct effects on units in the gated network; call it within `frozen(network.model)`.
+    """Return the direct effects in the gated network, all pictures at once; call it within `frozen`.
 
     Examples
     --------
@@ -90,28 +124,20 @@ def effects(
 
     Notes
     -----
-    **Source** weight(c → d) = mean over pictures of Σ_positions a_c · ∂(Σ_positions z_d) / ∂a_c, with what all
-    tapped layers give made leaves (DESIGN, "Links without kernels"). One backward pass for each unit d, all
-    pictures together; each runs through what lies between d's layer and those that feed it, and no farther.
+    **Source** weight(c → d) = mean over pictures of Σ_positions a_c · ∂(Σ_positions z_d) / ∂a_c, with what
+    all layers give made leaves (DESIGN, "Links without kernels"). One backward pass for each unit d, all
+    pictures together; it runs through what lies between d's layer and those that feed it, and no farther.
     """
+    with alone or nullcontext():
+        made = cut(network, inputs, gates)
+    sides = sides.to(inputs.device, torch.float64)
     weights: dict[str, dict[str, Tensor]] = {}
     responses: dict[str, Response] = {}
-    size = max(1, min(ROOM, _VALUES // inputs[0].numel()))
-    sides = sides.to(inputs.device, torch.float64)
-    for start in range(0, len(inputs), size):
-        part, counts = inputs[start : start + size], sides[:, start : start + size]
-        with alone or nullcontext():
-            made = cut(network, part, gates)
-        for name in units:
-            there = _response(made, name, units[name], counts)
-            before = responses.get(name)
-            responses[name] = there if before is None else Response(*map(torch.add, before, there))
-            if name == INPUT or (targets is not None and name not in targets):
-                continue
-            found = weights.setdefault(name, {})
-            for source, rows in _of_layer(made, name, units, counts).items():
-                found[source] = found[source] + rows if source in found else rows
-            advance(len(units[name]) * len(part))
+    for name in units:
+        responses[name] = _response(made, name, units[name], sides)
+        if name != INPUT and (targets is None or name in targets):
+            weights[name] = _of_layer(made, name, units, sides)
+            advance(len(units[name]) * len(inputs))
     return Effects(weights, responses)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import overload
 
 from tqdm.auto import tqdm
@@ -12,9 +15,9 @@ from nadkit.errors import NadkitError, closest
 from nadkit.graph.architecture import Origin, SubArchitecture
 from nadkit.graph.building import FORMAT, MOST_LINKS, MOST_UNITS, build
 from nadkit.graph.cutting import INPUT, LOGIT, check_ends
-from nadkit.graph.effects import effects, units_of
+from nadkit.graph.effects import Effects, effects, portions, total, units_of
 from nadkit.graph.pictures import Sides, check_count, draw
-from nadkit.graph.threads import side_by_side
+from nadkit.graph.threads import side_by_side, workers_on
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
@@ -24,12 +27,14 @@ from nadkit.taps import frozen
 @overload
 def extract(
     network: Network, masks: MaskSet, images: Images, task: str, *, links_per_unit: int = 5,
-    least_share: float = 0.02, threshold: float = 0.5, pictures: int = 32, seed: int = 0, progress: bool = True,
+    least_share: float = 0.01, threshold: float = 0.5, pictures: int = 32, seed: int = 0,
+    progress: bool = True,
 ) -> SubArchitecture: ...  # fmt: skip
 @overload
 def extract(
-    network: Network, masks: MaskSet, images: Images, task: list[str] | tuple[str, ...], *, links_per_unit: int = 5,
-    least_share: float = 0.02, threshold: float = 0.5, pictures: int = 32, seed: int = 0, progress: bool = True,
+    network: Network, masks: MaskSet, images: Images, task: list[str] | tuple[str, ...], *,
+    links_per_unit: int = 5, least_share: float = 0.01, threshold: float = 0.5, pictures: int = 32,
+    seed: int = 0, progress: bool = True,
 ) -> dict[str, SubArchitecture]: ...  # fmt: skip
 def extract(
     network: Network,
@@ -38,7 +43,7 @@ def extract(
     task: str | list[str] | tuple[str, ...],
     *,
     links_per_unit: int = 5,
-    least_share: float = 0.02,
+    least_share: float = 0.01,
     threshold: float = 0.5,
     pictures: int = 32,
     seed: int = 0,
@@ -106,6 +111,7 @@ def extract(
     and elsewhere the unit's `residual` says what is missing (biases are part of it).
     """
     names = [task] if isinstance(task, str) else task
+    made: dict[str, SubArchitecture] = {}
     _check(network, masks, images, names)
     for name, count in (("links_per_unit", links_per_unit), ("pictures", pictures)):
         check_count(name, count)
@@ -115,28 +121,46 @@ def extract(
     for name, there in units.items():
         _check_size(name, sum(map(len, there.values())) - 2, links_per_unit)
     sides = {name: draw(network, images, name, pictures, seed) for name in names}
-    alone = threading.Lock()
-    work = sum(len(sides[name].inputs) * (sum(map(len, units[name].values())) - 1) for name in names)
-    bar = tqdm(total=work, desc="links", unit="", disable=not progress, leave=False)
+    found = _effects(network, masks, units, sides, threshold, progress)
+    with frozen(network.model), contextlib.closing(found):
+        for name, part in found:
+            facts = _facts(network, masks, name, units[name], sides[name]) | {
+                "threshold": float(threshold), "links_per_unit": links_per_unit,
+                "least_share": float(least_share), "seed": seed,
+            }  # fmt: skip
+            graph = build(part, units[name], masks, facts)
+            made[name] = SubArchitecture(graph, Origin(network, masks, images))
+    return made[task] if isinstance(task, str) else made
+
+
+def _effects(
+    network: Network, masks: MaskSet, units: Mapping[str, dict[str, list[int]]], sides: Mapping[str, Sides],
+    threshold: float, progress: bool,
+) -> Generator[tuple[str, Effects]]:  # fmt: skip
+    """Yield the effects of each task, tasks (of one task: parts of its pictures) side by side."""
+    workers = workers_on(network.device)
+    least = math.ceil(workers / len(units))
+    jobs = [(name, part) for name, side in sides.items() for part in portions(side.inputs, least)]
+    alone, counting = threading.Lock(), threading.Lock()
+    work = sum(len(sides[name].inputs) * (sum(map(len, there.values())) - 1) for name, there in units.items())
 
     def advance(done: int) -> None:
-        with alone:
+        with counting:
             bar.update(done)
 
-    def one(name: str) -> SubArchitecture:
-        found = effects(
-            network, sides[name].inputs, sides[name].means, masks.gates(name, threshold), units[name],
-            alone=alone, advance=advance,
+    def one(job: tuple[str, slice]) -> Effects:
+        name, part = job
+        return effects(
+            network, sides[name].inputs[part], sides[name].means[:, part], masks.gates(name, threshold),
+            units[name], alone=alone, advance=advance,
         )  # fmt: skip
-        facts = _facts(network, masks, name, units[name], sides[name]) | {
-            "threshold": float(threshold), "links_per_unit": links_per_unit, "least_share": float(least_share),
-            "seed": seed,
-        }  # fmt: skip
-        return SubArchitecture(build(found, units[name], masks, facts), Origin(network, masks, images))
 
-    with bar, frozen(network.model):
-        made = dict(zip(names, side_by_side(one, names), strict=True))
-    return made[task] if isinstance(task, str) else made
+    made = side_by_side(one, jobs, workers)
+    bar = tqdm(total=work, desc="links", unit="", disable=not progress, leave=False)
+    with bar, contextlib.closing(made):
+        results = zip(jobs, made, strict=True)
+        for name, parts in itertools.groupby(results, key=lambda result: result[0][0]):
+            yield name, total(part for _, part in parts)
 
 
 def _check(network: Network, masks: MaskSet, images: Images, names: Sequence[str]) -> None:
@@ -159,13 +183,13 @@ def _check(network: Network, masks: MaskSet, images: Images, names: Sequence[str
 def _check_size(task: str, units: int, links_per_unit: int) -> None:
     if units > MOST_UNITS:
         raise NadkitError(
-            f"{task!r} keeps {units:,} units, and a graph holds at most {MOST_UNITS:,}; raise the threshold, or "
-            "learn masks of a smaller kept_share"
+            f"{task!r} keeps {units:,} units, and a graph holds at most {MOST_UNITS:,}; raise the threshold, "
+            "or learn masks of a smaller kept_share"
         )
     if units * links_per_unit > MOST_LINKS:
         raise NadkitError(
-            f"{units:,} kept units with {links_per_unit} links each are more than the {MOST_LINKS:,} links that a "
-            f"graph holds; give links_per_unit of {MOST_LINKS // units} or less"
+            f"{units:,} kept units with {links_per_unit} links each are more than the {MOST_LINKS:,} links "
+            f"that a graph holds; give links_per_unit of {MOST_LINKS // units} or less"
         )
 
 

@@ -21,7 +21,7 @@ MOST_BYTES = 300_000_000
 
 
 def save(graph: nx.DiGraph, path: str | os.PathLike[str]) -> Path:
-    """Write a graph in the format that the path's suffix names: a reader sees all of it or the file of before.
+    """Write a graph in the format of the path's suffix: a reader sees all of it, or the file of before.
 
     Raises
     ------

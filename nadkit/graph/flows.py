@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from nadkit.errors import NadkitError
-from nadkit.graph.architecture import SubArchitecture, table_html
+from nadkit.graph.architecture import SubArchitecture
 from nadkit.graph.cutting import INPUT, LOGIT
-from nadkit.graph.differences import _graph, check_same_network
+from nadkit.graph.differences import check_same_network, graph_of
+from nadkit.graph.unit_graphs import table_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,8 @@ class Flow:
         said = [f"{100 * through:.0f} % of the logit's input is traced to the input along the links listed"]
         if self.widest_path:
             said.append(
-                f"the widest path is {' → '.join(self.widest_path)}, at its narrowest {100 * self.width:.0f} %"
+                f"the widest path is {' → '.join(self.widest_path)}, "
+                f"at its narrowest {100 * self.width:.0f} %"
             )
         else:
             said.append("no path of links leads from the input to the logit")
@@ -130,19 +132,19 @@ def flow(arch: SubArchitecture, other: SubArchitecture | None = None, *, at_leas
     -----
     Shares, not weights, are followed, as every layer has a scale of its own; they are of the task's own
     pictures, and of links that inhibit as of others. Capacities of the minimum cut are the links' shares as
-    well (networkx, shortest augmenting paths); as the shares into the logit add up to 1 at most, it often lies
-    there, and a cut elsewhere says that the flow is narrower before.
+    well (networkx, shortest augmenting paths); as the shares into the logit add up to 1 at most, it often
+    lies there, and a cut elsewhere says that the flow is narrower before.
     """
     if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least <= 1:
         raise NadkitError(f"at_least = {at_least!r}; give a part above 0 and up to 1")
-    graph = _graph(arch, "flow")
+    graph = graph_of(arch, "flow")
     carried = carried_by(graph)
     tables = [_table(graph, carried)]
     path, width = _widest(graph)
     share, links = _minimum_cut(graph)
     if other is None:
         return Flow(arch.task, None, tables[0], path, width, links, share, at_least=float(at_least))
-    beside = _graph(other, "flow")
+    beside = graph_of(other, "flow")
     check_same_network(graph, beside)
     theirs = carried_by(beside)
     shared = _shared(graph, beside, carried, theirs)
@@ -167,7 +169,8 @@ def carried_by(graph: nx.DiGraph) -> dict[str, float]:
     Examples
     --------
     >>> graph = nx.DiGraph(layers=["a"])
-    >>> graph.add_nodes_from([("input", {"layer": "input"}), ("a/0", {"layer": "a"}), ("logit:x", {"layer": "logit"})])
+    >>> for name, layer in (("input", "input"), ("a/0", "a"), ("logit:x", "logit")):
+    ...     graph.add_node(name, layer=layer)
     >>> graph.add_edge("input", "a/0", share=1.0)
     >>> graph.add_edge("a/0", "logit:x", share=0.75)
     >>> carried_by(graph)

@@ -35,7 +35,8 @@ def write(graph: nx.DiGraph) -> bytes:
     found = "".join(_pieces(graph))
     if wrong := _WITHOUT.search(found):
         raise NadkitError(
-            f"the graph has a name with the character {wrong.group()!r}, which XML does not have; save it as .json"
+            f"the graph has a name with the character {wrong.group()!r}, which XML does not have; "
+            "save it as .json"
         )
     return found.encode("utf-8")
 

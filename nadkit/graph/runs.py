@@ -64,7 +64,7 @@ class Clean:
         return values.select(axis, place.unit)
 
     def run(self, groups: int, inputs: Tensor, edits: Mapping[str, Callable[[Tensor], None]]) -> Tensor:
-        """Return logits (groups, n, n_classes) of inputs (groups, n, …); edits change (groups, n, …) in place."""
+        """Return logits (groups, n, n_classes) of inputs (groups, n, …); edits change what has that shape."""
 
         def made(change: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
             def edit(output: Tensor) -> Tensor:

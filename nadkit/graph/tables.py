@@ -30,7 +30,7 @@ def units(graph: nx.DiGraph) -> pd.DataFrame:
 
 
 def links(graph: nx.DiGraph) -> pd.DataFrame:
-    """Return one row a link: `source`, `target`, their layers and its attributes; `attrs["graph"]` is the graph's.
+    """Return one row a link: `source`, `target`, their layers, its attributes; `attrs["graph"]` says whose.
 
     Examples
     --------
@@ -67,7 +67,8 @@ def from_frames(
     facts = given_links.attrs.get("graph") if facts is None else facts
     if not isinstance(facts, Mapping):
         raise NadkitError(
-            "these tables do not say which graph they are of (attrs get lost in files); give facts=arch.graph.graph"
+            "these tables do not say which graph they are of, as attrs get lost in files; "
+            "give facts=arch.graph.graph"
         )
     graph = nx.DiGraph(**facts)
     for name, *values in _rows(given_units, ["unit"], NODE, "units"):
