@@ -52,9 +52,9 @@ def verify(graph: nx.DiGraph, origin: Origin, *, links: int, pictures: int | Non
     _check(graph, origin)
     task, logit = facts["task"], network.class_index(facts["task"])
     count = facts["own_pictures"] if pictures is None else pictures
-    inputs = network.prepare(images.pixels[own_rows(images, task, count, facts["seed"])])
-    gates = masks.gates(task, facts["threshold"])
-    with frozen(network.model):
+    with torch.inference_mode(False), frozen(network.model):
+        inputs = network.prepare(images.pixels[own_rows(images, task, count, facts["seed"])])
+        gates = masks.gates(task, facts["threshold"])
         strongest = _strongest(graph, links, logit)
         drawn = _random(graph, origin, gates, inputs, [one.link for one in strongest], logit, seed)
         clean = Clean.of(network, gates, inputs)

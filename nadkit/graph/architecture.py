@@ -146,8 +146,8 @@ class SubArchitecture(UnitGraph):
         >>> images = nk.load_images("fashion", split="test", per_class=1)
         >>> arch = nk.extract(network, masks, images, "bag", progress=False)
         >>> read = nk.SubArchitecture.from_frames(arch.units, arch.links)
-        >>> nx.utils.graphs_equal(read.graph, arch.graph)
-        True
+        >>> read.links.equals(arch.links), read.units.equals(arch.units)
+        (True, True)
 
         Parameters
         ----------

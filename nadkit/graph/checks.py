@@ -17,7 +17,7 @@ GRAPH: Mapping[str, type] = {
     "least_share": float, "layers": list, "units": dict, "empty": list, "own_pictures": int,
     "other_pictures": int, "seed": int, "mask_seed": int,
 }  # fmt: skip
-OPTIONAL = frozenset({"mask_seed"})
+OPTIONAL = frozenset({"least_share", "mask_seed"})
 NODE: Mapping[str, type] = {
     "layer": str, "index": int, "score": float, "activation": float, "activation_other": float,
     "response": float, "response_other": float, "incoming": float, "incoming_other": float,

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import overload
 
+import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from nadkit.errors import NadkitError, closest
@@ -117,25 +119,28 @@ def extract(
         check_count(name, count)
     if isinstance(least_share, bool) or not isinstance(least_share, int | float) or not 0 <= least_share < 1:
         raise NadkitError(f"least_share = {least_share!r}; give a number from 0 to below 1")
-    units = {name: units_of(masks.gates(name, threshold), network.class_index(name)) for name in names}
-    for name, there in units.items():
-        _check_size(name, sum(map(len, there.values())) - 2, links_per_unit)
-    sides = {name: draw(network, images, name, pictures, seed) for name in names}
-    found = _effects(network, masks, units, sides, threshold, progress)
-    with frozen(network.model), contextlib.closing(found):
-        for name, part in found:
-            facts = _facts(network, masks, name, units[name], sides[name]) | {
-                "threshold": float(threshold), "links_per_unit": links_per_unit,
-                "least_share": float(least_share), "seed": seed,
-            }  # fmt: skip
-            graph = build(part, units[name], masks, facts)
-            made[name] = SubArchitecture(graph, Origin(network, masks, images))
+    # Gates made in inference mode could take no part in a backward pass.
+    with torch.inference_mode(False):
+        gates = {name: masks.gates(name, threshold) for name in names}
+        units = {name: units_of(gates[name], network.class_index(name)) for name in names}
+        for name, there in units.items():
+            _check_size(name, sum(map(len, there.values())) - 2, links_per_unit)
+        sides = {name: draw(network, images, name, pictures, seed) for name in names}
+        found = _effects(network, gates, units, sides, progress)
+        with frozen(network.model), contextlib.closing(found):
+            for name, part in found:
+                facts = _facts(network, masks, name, units[name], sides[name]) | {
+                    "threshold": float(threshold), "links_per_unit": links_per_unit,
+                    "least_share": float(least_share), "seed": seed,
+                }  # fmt: skip
+                graph = build(part, units[name], masks, facts)
+                made[name] = SubArchitecture(graph, Origin(network, masks, images))
     return made[task] if isinstance(task, str) else made
 
 
 def _effects(
-    network: Network, masks: MaskSet, units: Mapping[str, dict[str, list[int]]], sides: Mapping[str, Sides],
-    threshold: float, progress: bool,
+    network: Network, gates: Mapping[str, dict[str, Tensor]], units: Mapping[str, dict[str, list[int]]],
+    sides: Mapping[str, Sides], progress: bool,
 ) -> Generator[tuple[str, Effects]]:  # fmt: skip
     """Yield the effects of each task, tasks (of one task: parts of its pictures) side by side."""
     workers = workers_on(network.device)
@@ -151,8 +156,8 @@ def _effects(
     def one(job: tuple[str, slice]) -> Effects:
         name, part = job
         return effects(
-            network, sides[name].inputs[part], sides[name].means[:, part], masks.gates(name, threshold),
-            units[name], alone=alone, advance=advance,
+            network, sides[name].inputs[part], sides[name].means[:, part], gates[name], units[name],
+            alone=alone, advance=advance,
         )  # fmt: skip
 
     made = side_by_side(one, jobs, workers)
