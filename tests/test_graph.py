@@ -607,14 +607,13 @@ def test_how_it_looks() -> None:
     arch = nk.extract(network, masks, images, "coat", progress=False)
     kept = len(masks.kept("coat"))
     assert repr(arch) == (
-        f"SubArchitecture('coat' in hand: {kept} of 12 units in 2 layers, {arch.graph.number_of_edges()} links)"
+        f"SubArchitecture('coat' in hand: {kept} of 12 units in 2 layers, "
+        f"{arch.graph.number_of_edges()} links)"
     )
     page = arch._repr_html_()
     assert page.count("<tr>") == 4
     assert f"<td>{sum(unit.layer == '1' for unit in masks.kept('coat'))}</td>" in page
-    assert (
-        nk.figures.flow(arch).layout.meta["alt"].startswith(f"Flow of coat through hand, layers as columns")
-    )
+    assert nk.figures.flow(arch).layout.meta["alt"].startswith("Flow of coat through hand, layers as columns")
     assert f"{kept} kept units" in nk.figures.flow(arch).layout.meta["alt"]
     alt = nk.figures.layers(nk.layer_graph(network)).layout.meta["alt"]
     assert alt.startswith("2 layers in forward order, input to output, and which feeds which: 3 links, 0")
@@ -675,7 +674,8 @@ def test_masks_networks_and_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(NadkitError, match="layer_graph needs a network, got Sequential"):
         nk.layer_graph(network.model)  # type: ignore[arg-type]
     for name, value in (
-        ("links_per_unit", 0), ("links_per_unit", 2.0), ("pictures", 0), ("pictures", True), ("least_share", 1),
+        ("links_per_unit", 0), ("links_per_unit", 2.0), ("pictures", 0), ("pictures", True),
+        ("least_share", 1),
         ("least_share", -0.1), ("least_share", "0"), ("threshold", 2),
     ):  # fmt: skip
         with pytest.raises(NadkitError, match=name):
@@ -707,7 +707,7 @@ def test_a_graph_that_is_too_large_is_refused_before_any_work(monkeypatch: pytes
     network, images, masks = make_network(), make_images([5, 6, 7, 8], 0), all_kept(make_network())
     monkeypatch.setattr(extraction, "MOST_LINKS", 59)
     with pytest.raises(
-        NadkitError, match="12 kept units with 5 links each .*; give links_per_unit of 4 or less"
+        NadkitError, match=r"12 kept units with 5 links each .*; give links_per_unit of 4 or less"
     ):
         nk.extract(network, masks, images, "coat", progress=False)
     assert nk.extract(

@@ -164,5 +164,7 @@ def _value(text: str, kind: type) -> Any:
     if kind in (list, dict):
         return json.loads(text)
     if kind is bool:
-        return {"true": True, "false": False}[text]
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{text[:40]!r} is neither true nor false")
+        return text.lower() == "true"
     return kind(text)

@@ -84,40 +84,44 @@ class Clean:
 def one_by_one(clean: Clean, links: Sequence[Link]) -> Tensor:
     """Return the logits (n_links, n, n_classes) with one link ablated at a time.
 
-    Up to the source nothing changes. Layers between the source and the target give what they give without
-    ablation, so that the source's absence reaches the target directly only; of the target's layer its unit
-    alone is changed, and from there the network runs on.
+    Two passes, as later layers may read the source too and must find it there: the first says what the target
+    gives when the source is absent, and layers between the two give what they give without ablation, so that
+    the absence reaches the target directly only. In the second all is as it was, but for the target.
     """
     order = clean.order
     inputs = clean.inputs.expand(len(links), *clean.inputs.shape).clone()
-    for group, link in enumerate(links):
-        if link.source.layer == INPUT:
+    for group, (source, _) in enumerate(links):
+        if source.layer == INPUT:
             inputs[group].zero_()
+    caught: dict[int, Tensor] = {}
 
-    def change(address: str) -> Callable[[Tensor], None]:
+    def first(address: str) -> Callable[[Tensor], None]:
         def edit(values: Tensor) -> None:
-            here, whole = order[address], clean.record[address]
             for group, (source, target) in enumerate(links):
                 if source.layer == address:
                     clean.unit(values[group], source).zero_()
-                elif order[source.layer] < here <= order[target.layer]:
-                    _restore(clean, values[group], whole, target if target.layer == address else None)
+                elif target.layer == address:
+                    caught[group] = clean.unit(values[group], target).clone()
+                elif order[source.layer] < order[address] < order[target.layer]:
+                    values[group].copy_(clean.record[address])
 
         return edit
 
-    logits = clean.run(len(links), inputs, {address: change(address) for address in clean.record})
-    for group, link in enumerate(links):
-        if link.target.layer == LOGIT:
-            _restore(clean, logits[group], clean.logits, link.target)
+    def second(address: str) -> Callable[[Tensor], None]:
+        def edit(values: Tensor) -> None:
+            for group, (_, target) in enumerate(links):
+                if target.layer == address:
+                    clean.unit(values[group], target).copy_(caught[group])
+
+        return edit
+
+    absent = clean.run(len(links), inputs, {address: first(address) for address in clean.record})
+    inputs = clean.inputs.expand(len(links), *clean.inputs.shape)
+    logits = clean.run(len(links), inputs, {address: second(address) for address in clean.record})
+    for group, (_, target) in enumerate(links):
+        if target.layer == LOGIT:
+            clean.unit(logits[group], target).copy_(clean.unit(absent[group], target))
     return logits
-
-
-def _restore(clean: Clean, values: Tensor, whole: Tensor, but: Place | None) -> None:
-    """Put what was there without ablation back, but for one unit."""
-    kept = None if but is None else clean.unit(values, but).clone()
-    values.copy_(whole)
-    if but is not None and kept is not None:
-        clean.unit(values, but).copy_(kept)
 
 
 def all_at_once(clean: Clean, links: Sequence[Link]) -> Tensor:
