@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import networkx as nx
 import pytest
@@ -411,7 +412,7 @@ def test_a_silent_inhibitor_is_kept_for_what_it_does_on_others() -> None:
 def test_attributes_of_units_are_those_of_the_masks() -> None:
     network, images = make_network(), make_images([5, 6, 7, 8], 0)
     scores = {
-        "1": torch.tensor([[0.9, 0.2, 0.6, 0.5, 0.7], [0.8, 0.9, 0.1, 0.9, 0.1]]),
+        "1": torch.tensor([[0.9, 0.2, 0.6, 0.5, 0.7], [0.8, 0.9, 0.5, 0.9, 0.1]]),
         "3": torch.full((2, 7), 0.75),
     }
     masks = MaskSet.from_scores(scores, ["coat", "boot"], {"seed": 3})
@@ -510,15 +511,20 @@ def test_threads_change_nothing_and_come_back() -> None:
     try:
         together = nk.extract(network, masks, images, list(TASKS), progress=False)
         single = nk.extract(network, masks, images, "coat", progress=False)
-        assert torch.get_num_threads() == 2
+        assert threads_of_a_new_thread() == torch.get_num_threads() == 2
         with pytest.raises(NadkitError, match="NaN"):
             nk.extract(broken_network(), masks, images, list(TASKS), progress=False)
-        assert torch.get_num_threads() == 2
+        assert threads_of_a_new_thread() == torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
     for task in TASKS:
         equal(together[task].graph, alone[task].graph, 1e-5)
     equal(single.graph, alone["coat"].graph, 1e-5)
+
+
+def threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
 
 
 def broken_network() -> Network:

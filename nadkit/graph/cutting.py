@@ -40,13 +40,10 @@ class Cut:
         output = self.outputs[target]
         if output.grad_fn is None:
             return {}
-        before = list(self.leaves)
-        if target in self.leaves:
-            before = before[: before.index(target)]
         found = torch.autograd.grad(
-            output, [self.leaves[name] for name in before], direction, retain_graph=True, allow_unused=True
+            output, list(self.leaves.values()), direction, retain_graph=True, allow_unused=True
         )
-        return {name: part for name, part in zip(before, found, strict=True) if part is not None}
+        return {name: part for name, part in zip(self.leaves, found, strict=True) if part is not None}
 
 
 def cut(network: Network, inputs: Tensor, gates: Mapping[str, Tensor] | None = None) -> Cut:

@@ -52,16 +52,11 @@ def _pieces(graph: nx.DiGraph) -> Iterator[str]:
     yield '<graph edgedefault="directed">\n'
     yield _data(graph.graph, keys["graph"]) + "\n"
     for name, values in graph.nodes(data=True):
-        yield f"<node id={_quoted(name)}>{_data(values, keys['node'])}</node>\n"
+        yield f"<node id={quoteattr(name)}>{_data(values, keys['node'])}</node>\n"
     for source, target, values in graph.edges(data=True):
-        ends = f"source={_quoted(source)} target={_quoted(target)}"
+        ends = f"source={quoteattr(source)} target={quoteattr(target)}"
         yield f"<edge {ends}>{_data(values, keys['edge'])}</edge>\n"
     yield "</graph>\n</graphml>\n"
-
-
-def _quoted(name: str) -> str:
-    # Without these a reader would turn them into spaces.
-    return quoteattr(name, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
 
 
 def _data(values: Mapping[str, Any], keys: Mapping[str, str]) -> str:

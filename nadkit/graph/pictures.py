@@ -60,7 +60,7 @@ def draw(network: Network, images: Images, task: str, count: int, seed: int) -> 
     for label in range(len(images.class_names)):
         there = (images.labels == label).nonzero().flatten()
         if label != own and len(there):
-            there = there[torch.randperm(len(there), generator=generator)][:count]
+            there = there[torch.randperm(len(there), generator=generator)]
             places.append(there)
             turns.append(torch.arange(len(there)))
     if not places:
