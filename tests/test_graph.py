@@ -587,6 +587,37 @@ def test_planted_links_stand_out_when_every_unit_is_kept() -> None:
         assert links == {(str(a), str(b)) for a, b in toy.links[task]}
 
 
+class Root(nn.Module):
+    """The root of a sum of squares has no slope at 0, which is what a closed unit gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu, self.pool, self.head = nn.ReLU(), nn.Identity(), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.relu(x).square().sum((2, 3)).sqrt()))
+
+
+def test_effects_without_a_number_are_refused() -> None:
+    network = wrap(Root(), ["relu", "pool"])
+    dark = pictures()
+    pixels = dark.pixels[:].clone()
+    pixels[0] = -1
+    with pytest.raises(NadkitError, match="direct effects on layer 'pool' are NaN or infinite"):
+        nk.extract(network, all_kept(network), Images(pixels, dark.labels, NAMES), "bag", progress=False)
+    assert nk.extract(network, all_kept(network), dark, "bag", progress=False).graph.number_of_edges() > 4
+
+
+def test_the_order_of_layers_is_the_networks() -> None:
+    network, images = wrap(plain(), ["4", "1"]), pictures()
+    assert list(network.layers) == ["1", "4"]
+    masks = all_kept(network)
+    swapped = MaskSet.from_scores({name: masks.scores[name] for name in ("4", "1")}, TASKS)
+    one, other = (nk.extract(network, each, images, "bag", progress=False) for each in (masks, swapped))
+    equal(one.graph, other.graph)
+    assert list(one.graph)[:2] == ["input", "1/0"]
+
+
 # Cut flows, looks, figures
 
 

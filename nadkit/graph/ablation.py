@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _AT_ONCE = 256
-"""Pictures in one forward pass."""
+"""Pictures in one forward pass, at most."""
+_VALUES = 4_000_000
+"""Numbers in them, at most, where one link's pictures are not more."""
 _TOP = 5
 
 
@@ -61,7 +63,7 @@ def verify(graph: nx.DiGraph, origin: Origin, *, links: int, pictures: int | Non
         whole = _odds(clean.logits, logit)
         rows: list[dict[str, object]] = []
         for kind, tested in (("strongest", strongest), ("random", drawn)):
-            at_once = max(1, _AT_ONCE // len(inputs))
+            at_once = max(1, min(_AT_ONCE, _VALUES // inputs[0].numel()) // len(inputs))
             for start in range(0, len(tested), at_once):
                 part = tested[start : start + at_once]
                 logits = one_by_one(clean, [one.link for one in part])
@@ -223,9 +225,8 @@ def verified(table: pd.DataFrame) -> str:
     parts = {kind: single[single["kind"] == kind] for kind in ("strongest", "random")}
     said = (
         f"the {len(parts['strongest'])} strongest links cost {_mean(parts['strongest'])} of log-odds on "
-        f"average, {len(parts['random'])} random ones into the same layers {_mean(parts['random'])}; "
-        f"all at once "
-        f"{whole.get('strongest', math.nan):.2f} and {whole.get('random', math.nan):.2f}"
+        f"average, {len(parts['random'])} random ones into the same layers {_mean(parts['random'])}; all at "
+        f"once {whole.get('strongest', math.nan):.2f} and {whole.get('random', math.nan):.2f}"
     )
     return f"{table['task'].iloc[0]}: {said}; {_agreement(single)}."
 

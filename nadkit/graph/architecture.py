@@ -216,8 +216,9 @@ class SubArchitecture(UnitGraph):
             A row a link, and for either kind a row for all its links at once (source and target `all`):
             `task`, `kind` (`strongest`, `random`), `source`, `target`, `layer` (the target's), `weight`,
             `share`, `strength`, `loss` (what the task's log-odds lose, mean over its own pictures), `low`,
-            `high` (its interval of 95 %, pictures vary) and `n` (pictures). `attrs["answer"]` is
-            `verified(table)`, a sentence.
+            `high` (its interval of 95 %, pictures vary; NaN with one picture) and `n` (pictures). Rows for
+            all links at once have neither weight nor share nor strength (NaN). `attrs["answer"]` is a
+            sentence, computed from the table.
 
             `strength` is the part of the logit's input that runs along the link (see `flow`), which links of
             different layers can be compared by; weights cannot, as every layer has a scale of its own. For

@@ -8,6 +8,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from nadkit.errors import NadkitError
 from nadkit.graph.cutting import INPUT, LOGIT
 from nadkit.graph.effects import Effects
 from nadkit.masks import MaskSet
@@ -33,6 +34,11 @@ def build(
     units : `input`, addresses in forward order and `logit` → the units that take part
     masks : of all tasks, for scores and for who else keeps a unit
     facts : the graph's attributes; `task`, `threshold`, `links_per_unit` and `least_share` are read
+
+    Raises
+    ------
+    NadkitError
+        An effect is NaN or infinite.
     """
     graph = nx.DiGraph(**facts)
     task, threshold = str(facts["task"]), float(str(facts["threshold"]))
@@ -90,6 +96,11 @@ def _links(
         residual = torch.zeros_like(total) if layer == INPUT else total
         return torch.zeros_like(total), residual, [[] for _ in range(total.shape[1])]
     weights = torch.cat([found.weights[layer][source] for source in sources], dim=2)
+    if not bool(torch.isfinite(weights).all()):
+        raise NadkitError(
+            f"direct effects on layer {layer!r} are NaN or infinite: something before it, such as a square "
+            "root at 0, has no slope at the values of these pictures; tap another layer, or change that place"
+        )
     ends = [(source, unit) for source in sources for unit in range(found.weights[layer][source].shape[2])]
     incoming, share = shares(weights)
     own = share[0] >= share[1]
@@ -125,5 +136,5 @@ def shares(weights: Tensor) -> tuple[Tensor, Tensor]:
             [0.0000, 0.0000]]))
     """
     incoming = weights.abs().sum(-1)
-    share = weights.abs() / incoming.unsqueeze(-1)
-    return incoming, share.nan_to_num(0.0)
+    whole = torch.where(incoming > 0, incoming, 1.0).unsqueeze(-1)
+    return incoming, weights.abs() / whole

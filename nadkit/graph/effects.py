@@ -130,7 +130,7 @@ def effects(
     """
     with alone or nullcontext():
         made = cut(network, inputs, gates)
-    sides = sides.to(inputs.device, torch.float64)
+    sides = sides.double()
     weights: dict[str, dict[str, Tensor]] = {}
     responses: dict[str, Response] = {}
     for name in units:
@@ -153,13 +153,13 @@ def _of_layer(
         asked = direction.select(axis, unit).fill_(1)
         for source, gradient in made.gradients(target, direction).items():
             each = totals(made.leaves[source].detach() * gradient, made.axes.get(source))
-            rows.setdefault(source, []).append(counts @ each[:, units[source]].double())
+            rows.setdefault(source, []).append(counts @ each[:, units[source]].cpu().double())
         asked.zero_()
-    return {source: torch.stack(parts, dim=1).cpu() for source, parts in rows.items()}
+    return {source: torch.stack(parts, dim=1) for source, parts in rows.items()}
 
 
 def _response(made: Cut, name: str, units: Sequence[int], counts: Tensor) -> Response:
     values = (made.leaves if name == INPUT else made.outputs)[name].detach()
     each = totals(values, None if name == INPUT else made.axes.get(name, 1))
-    total = (counts @ each[:, units].double()).cpu()
+    total = counts @ each[:, units].cpu().double()
     return Response(total, total * each.numel() / values.numel())

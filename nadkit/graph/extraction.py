@@ -102,7 +102,7 @@ def extract(
         A layer is called `input` or `logit`, or gives no tensor of floating-point numbers.
     NadkitError
         No such task; a number out of its range; a graph of more than 10,000 units, or that could have more
-        than 200,000 links.
+        than 200,000 links; effects that are NaN or infinite.
 
     Notes
     -----
@@ -110,7 +110,8 @@ def extract(
     Σ_positions a_c · ∂(Σ_positions z_d) / ∂a_c in the network gated to the task's kept units, with the output
     of every layer made a leaf, so that an effect is direct: past no other tapped layer. Where a block is one
     convolution it is kernel × activation; where it is linear the weights into a unit add up to its response,
-    and elsewhere the unit's `residual` says what is missing (biases are part of it).
+    and elsewhere the unit's `residual` says what is missing (biases are part of it). Tasks run side by side
+    on the cores that torch may use, up to four; of one task parts of its pictures do.
     """
     names = [task] if isinstance(task, str) else task
     made: dict[str, SubArchitecture] = {}
@@ -121,7 +122,7 @@ def extract(
         raise NadkitError(f"least_share = {least_share!r}; give a number from 0 to below 1")
     # Gates made in inference mode could take no part in a backward pass.
     with torch.inference_mode(False):
-        gates = {name: masks.gates(name, threshold) for name in names}
+        gates = {name: _gates(network, masks, name, threshold) for name in names}
         units = {name: units_of(gates[name], network.class_index(name)) for name in names}
         for name, there in units.items():
             _check_size(name, sum(map(len, there.values())) - 2, links_per_unit)
@@ -136,6 +137,12 @@ def extract(
                 graph = build(part, units[name], masks, facts)
                 made[name] = SubArchitecture(graph, Origin(network, masks, images))
     return made[task] if isinstance(task, str) else made
+
+
+def _gates(network: Network, masks: MaskSet, task: str, threshold: float) -> dict[str, Tensor]:
+    """The gates in the network's order of layers, which need not be the masks'."""
+    gates = masks.gates(task, threshold)
+    return {address: gates[address] for address in network.layers}
 
 
 def _effects(

@@ -81,7 +81,8 @@ class UnitGraph:
         name = str(unit)
         if name not in self.graph:
             raise LayerError(f"no unit {name!r} in this graph: {self._why_not(name)}")
-        table = self.links
+        around = {name, *self.graph.predecessors(name), *self.graph.successors(name)}
+        table = tables.links(self.graph.subgraph(around))
         return table[(table["source"] == name) | (table["target"] == name)].reset_index(drop=True)
 
     def _why_not(self, name: str) -> str:
