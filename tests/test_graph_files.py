@@ -403,6 +403,9 @@ def test_files_do_not_change_the_graph(tmp_path: Path) -> None:
         read = SubArchitecture.load(SubArchitecture(graph).save(tmp_path / f"a{suffix}"))
         read.graph.nodes["a/0"]["score"] = 0.25
         read.graph.graph["layers"].append("d")
+    arch = SubArchitecture(graph)
+    SubArchitecture.from_frames(arch.units, arch.links).graph.graph["layers"].append("d")
+    SubArchitecture.from_frames(arch.units, arch.links, graph.graph).graph.graph["units"]["d"] = 1
     assert same(graph, before)
 
 

@@ -437,6 +437,16 @@ def test_the_answer_is_computed_from_the_table() -> None:
     assert f"of the 5 links that cost most {len(top)} are among the 5 strongest" in said
 
 
+def test_an_answer_without_random_links_says_so() -> None:
+    _, table = verified_graph()
+    said = verified(table[table["kind"] == "strongest"])
+    assert "0 random ones into the same layers (none); all at once" in said
+    assert "and (none); " in said
+    assert "nan" not in said
+    few = table[table["source"].isin(["all", table["source"].iloc[0]])].head(2)
+    assert verified(few).endswith("too few links for a rank agreement.")
+
+
 def test_strength_foretells_loss_in_a_trained_network() -> None:
     network, masks = nk.load_network("vgg-fashion"), nk.load_masks("vgg-fashion")
     images = nk.load_images("fashion", split="test", per_class=12)

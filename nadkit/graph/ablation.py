@@ -221,12 +221,13 @@ def verified(table: pd.DataFrame) -> str:
     Pearson, Kendall and Spearman correlations", 2000: tanh(artanh ρ ± 1.96 √((1 + ρ² / 2) / (n − 3))).
     """
     single = table[table["source"] != "all"]
-    whole = table[table["source"] == "all"].set_index("kind")["loss"]
-    parts = {kind: single[single["kind"] == kind] for kind in ("strongest", "random")}
+    kinds = ("strongest", "random")
+    counts = [int((single["kind"] == kind).sum()) for kind in kinds]
+    each = [_mean(single[single["kind"] == kind]) for kind in kinds]
+    together = [_mean(table[(table["source"] == "all") & (table["kind"] == kind)]) for kind in kinds]
     said = (
-        f"the {len(parts['strongest'])} strongest links cost {_mean(parts['strongest'])} of log-odds on "
-        f"average, {len(parts['random'])} random ones into the same layers {_mean(parts['random'])}; all at "
-        f"once {whole.get('strongest', math.nan):.2f} and {whole.get('random', math.nan):.2f}"
+        f"the {counts[0]} strongest links cost {each[0]} of log-odds on average, {counts[1]} random ones into "
+        f"the same layers {each[1]}; all at once {together[0]} and {together[1]}"
     )
     return f"{table['task'].iloc[0]}: {said}; {_agreement(single)}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def from_frames(
             "these tables do not say which graph they are of, as attrs get lost in files; "
             "give facts=arch.graph.graph"
         )
-    graph = nx.DiGraph(**facts)
+    graph = nx.DiGraph(**copy.deepcopy(dict(facts)))
     for name, *values in _rows(given_units, ["unit"], NODE, "units"):
         if name in graph:
             raise NadkitError(f"the table of units has {name!r} twice; give one row a unit")
