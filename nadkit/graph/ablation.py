@@ -226,8 +226,8 @@ def verified(table: pd.DataFrame) -> str:
     each = [_mean(single[single["kind"] == kind]) for kind in kinds]
     together = [_mean(table[(table["source"] == "all") & (table["kind"] == kind)]) for kind in kinds]
     said = (
-        f"the {counts[0]} strongest links cost {each[0]} of log-odds on average, {counts[1]} random ones into "
-        f"the same layers {each[1]}; all at once {together[0]} and {together[1]}"
+        f"the {counts[0]} strongest links cost {each[0]} of log-odds on average, {counts[1]} random ones "
+        f"into the same layers {each[1]}; all at once {together[0]} and {together[1]}"
     )
     return f"{table['task'].iloc[0]}: {said}; {_agreement(single)}."
 
@@ -251,6 +251,6 @@ def _agreement(rows: pd.DataFrame) -> str:
     top = min(_TOP, count)
     both = len(set(strength.argsort()[-top:]) & set(loss.argsort()[-top:]))
     return (
-        f"ranks of strength and of loss agree by Spearman's ρ = {rho:.2f} [{low:.2f}, {high:.2f}], and of "
-        f"the {top} links that cost most {both} are among the {top} strongest"
+        f"ranks of strength and of loss agree by Spearman's ρ = {rho:.2f} [{low:.2f}, {high:.2f}], and "
+        f"of the {top} links that cost most {both} are among the {top} strongest"
     )
