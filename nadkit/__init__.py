@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import nadkit.errors as errors  # noqa: F401 - a public name
     import nadkit.figures as figures  # noqa: F401 - a public name
+    import nadkit.graph as graph  # noqa: F401 - a public name
     import nadkit.toy as toy  # noqa: F401 - a public name
     from nadkit.errors import NadkitError as NadkitError
+    from nadkit.graph import SubArchitecture as SubArchitecture
+    from nadkit.graph import extract as extract
+    from nadkit.graph import layer_graph as layer_graph
     from nadkit.images import Images as Images
     from nadkit.images import load_images as load_images
     from nadkit.learn import Objective as Objective
@@ -46,11 +50,15 @@ _HOMES: dict[str, str | None] = {
     "NadkitError": "errors",
     "Network": "networks",
     "Objective": "learn",
+    "SubArchitecture": "graph",
     "Taps": "taps",
     "Unit": "masks",
     "errors": None,
+    "extract": "graph",
     "figures": None,
+    "graph": None,
     "how": "questions",
+    "layer_graph": "graph",
     "learn_masks": "learn",
     "load_images": "images",
     "load_masks": "networks",
