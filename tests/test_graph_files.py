@@ -318,6 +318,7 @@ def bytes_of(suffix: str) -> bytes:
         (".json", b'"multigraph":false', b'"multigraph":true', "no directed graph in node-link form"),
         (".json", b'"source":"a/0"', b'"source":"a/3"', "a link has no unit at its end"),
         (".json", b'"nodes":[', b'"knots":[', "its nodes are no list"),
+        (".json", b'"graph":{', b'"graph":[],"graphs":{', "its attributes are no dictionary"),
         (".json", b'"score":1.0', b'"score":NaN', "its score is nan"),
         (".json", b"]}", b"]", "is refused: it is no graph, or damaged"),
     ],
@@ -366,6 +367,32 @@ def test_a_changed_byte_is_refused_or_gives_a_graph(suffix: str, seed: int) -> N
         except NadkitError:  # any other exception fails the test
             return
         checks.checked(read.graph, "it")
+        assert same(SubArchitecture.load(read.save(path)).graph, read.graph)
+
+
+JUNK: list[Any] = [None, True, -1, 0.5, "a", "a/0", [], [[]], {}, {"a": []}]
+
+
+@settings(deadline=None, max_examples=150)
+@given(seed=st.integers(0, 10**6), junk=st.sampled_from(JUNK), depth=st.integers(0, 3))
+def test_another_value_in_a_file_is_refused_or_gives_a_graph(seed: int, junk: Any, depth: int) -> None:
+    """A value of the JSON tree, the root included, becomes something else."""
+    draw, holder = random.Random(seed), {"root": json.loads(bytes_of(".json"))}
+    there: Any = holder
+    key: Any = "root"
+    for _ in range(depth):
+        if not isinstance(there[key], dict | list) or not there[key]:
+            break
+        there = there[key]
+        key = draw.choice(list(there) if isinstance(there, dict) else range(len(there)))
+    there[key] = junk
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        path.write_text(json.dumps(holder["root"]))
+        try:
+            read = SubArchitecture.load(path)
+        except NadkitError:  # any other exception fails the test
+            return
         assert same(SubArchitecture.load(read.save(path)).graph, read.graph)
 
 

@@ -106,6 +106,8 @@ def _read_json(data: bytes) -> nx.DiGraph:
         or given.get("multigraph") is not False
     ):
         raise ValueError("no directed graph in node-link form")
+    if not isinstance(given.get("graph"), dict):
+        raise ValueError("its attributes are no dictionary")
     for key in ("nodes", "links"):
         if not isinstance(given.get(key), list) or not all(isinstance(one, dict) for one in given[key]):
             raise ValueError(f"its {key} are no list")
