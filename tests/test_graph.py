@@ -667,7 +667,9 @@ def test_links_of_a_unit() -> None:
     missing = next(index for index in range(7) if f"3/{index}" not in arch.graph)
     for name, reason in (
         (f"3/{missing}", "it is not kept; of 3 there are: 3/"),
-        ("3/7", "3 has units 0 to 6"),
+        ("3/7", "3 has units 0 to 6; of those kept there are: 3/"),
+        ("3/²", "3 has units 0 to 6"),
+        ("inputs/0", "hand has no layer 'inputs'"),
         ("2/0", "hand has no layer '2'"),
         ("3", "units are written layer/index, and the ends are input, logit:coat"),
         ("logit:bag", "units are written layer/index, and the ends are"),
@@ -713,7 +715,7 @@ def test_masks_networks_and_numbers_that_do_not_fit_are_refused() -> None:
     for name, value in (
         ("links_per_unit", 0), ("links_per_unit", 2.0), ("pictures", 0), ("pictures", True),
         ("least_share", 1),
-        ("least_share", -0.1), ("least_share", "0"), ("threshold", 2),
+        ("least_share", -0.1), ("least_share", "0"), ("threshold", 2), ("seed", -1), ("seed", "0"),
     ):  # fmt: skip
         with pytest.raises(NadkitError, match=name):
             nk.extract(network, masks, images, "coat", progress=False, **{name: value})

@@ -481,7 +481,10 @@ def test_a_loaded_graph_needs_what_it_was_extracted_from(tmp_path: Any) -> None:
         read.verify(make_network(1), masks, images)
     with pytest.raises(MaskFileError):
         read.verify(network, masks.with_meta(network="elsewhere"), images)
-    for name, value in (("links", 0), ("links", 1.5), ("pictures", 0)):
+    for what, given in (("network", network.model), ("masks", "m"), ("images", other.pixels)):
+        with pytest.raises(NadkitError, match=f"verify needs {what} of type"):
+            arch.verify(**{what: given})
+    for name, value in (("links", 0), ("links", 1.5), ("pictures", 0), ("seed", -1)):
         with pytest.raises(NadkitError, match=f"{name} = {value}; give a whole number"):
             arch.verify(**{name: value})  # type: ignore[arg-type]
     none = copy.deepcopy(read.graph)

@@ -17,7 +17,7 @@ from nadkit.graph.checks import checked
 from nadkit.graph.cutting import INPUT, LOGIT
 from nadkit.graph.effects import effects, portions, total, units_of
 from nadkit.graph.flows import carried_by
-from nadkit.graph.pictures import check_count, own_rows
+from nadkit.graph.pictures import check_count, check_types, own_rows
 from nadkit.graph.runs import Clean, Link, Place, all_at_once, one_by_one
 from nadkit.networks import log_odds
 from nadkit.taps import frozen
@@ -46,7 +46,9 @@ def verify(graph: nx.DiGraph, origin: Origin, *, links: int, pictures: int | Non
     """Return the table of `SubArchitecture.verify`."""
     import pandas as pd
 
+    check_types("verify", *origin)
     check_count("links", links)
+    check_count("seed", seed, 0)
     if pictures is not None:
         check_count("pictures", pictures)
     facts = checked(graph, "this graph").graph

@@ -18,7 +18,7 @@ from nadkit.graph.architecture import Origin, SubArchitecture
 from nadkit.graph.building import FORMAT, MOST_LINKS, MOST_UNITS, build
 from nadkit.graph.cutting import INPUT, LOGIT, check_ends
 from nadkit.graph.effects import Effects, effects, portions, total, units_of
-from nadkit.graph.pictures import Sides, check_count, draw
+from nadkit.graph.pictures import Sides, check_count, check_types, draw
 from nadkit.graph.threads import side_by_side, workers_on
 from nadkit.images import Images
 from nadkit.masks import MaskSet
@@ -116,8 +116,10 @@ def extract(
     names = [task] if isinstance(task, str) else task
     made: dict[str, SubArchitecture] = {}
     _check(network, masks, images, names)
-    for name, count in (("links_per_unit", links_per_unit), ("pictures", pictures)):
-        check_count(name, count)
+    for name, count, least in (
+        ("links_per_unit", links_per_unit, 1), ("pictures", pictures, 1), ("seed", seed, 0),
+    ):  # fmt: skip
+        check_count(name, count, least)
     if isinstance(least_share, bool) or not isinstance(least_share, int | float) or not 0 <= least_share < 1:
         raise NadkitError(f"least_share = {least_share!r}; give a number from 0 to below 1")
     # Gates made in inference mode could take no part in a backward pass.
@@ -176,13 +178,7 @@ def _effects(
 
 
 def _check(network: Network, masks: MaskSet, images: Images, names: Sequence[str]) -> None:
-    for what, value, kind in (
-        ("network", network, Network),
-        ("masks", masks, MaskSet),
-        ("images", images, Images),
-    ):
-        if not isinstance(value, kind):
-            raise NadkitError(f"extract needs {what} of type {kind.__name__}, got {type(value).__name__}")
+    check_types("extract", network, masks, images)
     masks.check(network)
     check_ends(network, INPUT, LOGIT)
     if not isinstance(names, Sequence) or not names:

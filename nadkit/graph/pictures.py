@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import Images
+from nadkit.masks import MaskSet
 from nadkit.networks import Network
 
 
@@ -102,3 +103,21 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise NadkitError(f"{name} = {value!r}; give a whole number of {least} or more")
+
+
+def check_types(verb: str, network: object, masks: object, images: object) -> None:
+    """Raise unless these are what a verb takes.
+
+    Examples
+    --------
+    >>> check_types("extract", None, None, None)
+    Traceback (most recent call last):
+    nadkit.errors.NadkitError: extract needs network of type Network, got NoneType
+    """
+    for what, value, kind in (
+        ("network", network, Network),
+        ("masks", masks, MaskSet),
+        ("images", images, Images),
+    ):
+        if not isinstance(value, kind):
+            raise NadkitError(f"{verb} needs {what} of type {kind.__name__}, got {type(value).__name__}")

@@ -11,7 +11,7 @@ import networkx as nx
 
 from nadkit.errors import LayerError, closest
 from nadkit.graph import tables
-from nadkit.graph.cutting import INPUT, LOGIT
+from nadkit.graph.cutting import LOGIT
 from nadkit.masks import Unit
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ class UnitGraph:
 
     def _why_not(self, name: str) -> str:
         counts = self.graph.graph["units"]
-        if name.startswith((f"{LOGIT}:", INPUT)) or "/" not in name:
+        layer, _, index = name.rpartition("/")
+        if name.startswith(f"{LOGIT}:") or not layer:
             ends = [node for node, facts in self.graph.nodes(data=True) if facts["index"] < 0]
             return f"units are written layer/index, and the ends are {', '.join(ends)}"
-        layer, _, index = name.rpartition("/")
         if layer not in counts:
             return f"{self.network} has no layer {layer!r}; {closest(layer, counts)}"
         there = [node for node, facts in self.graph.nodes(data=True) if facts["layer"] == layer]
-        if not index.isdigit() or int(index) >= counts[layer]:
-            return f"{layer} has units 0 to {counts[layer] - 1}; of these it holds {closest('', there)}"
+        if not index.isdecimal() or int(index) >= counts[layer]:
+            return f"{layer} has units 0 to {counts[layer] - 1}; of those kept {closest('', there)}"
         return f"it is not kept; of {layer} {closest('', there)}"
