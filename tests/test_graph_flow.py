@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import nadkit as nk
 from nadkit.errors import MaskFileError, NadkitError
-from nadkit.graph import SubArchitecture, diff, flow
+from nadkit.graph import SubArchitecture, diff, flow, runs
 from nadkit.graph.ablation import verified
 from nadkit.graph.runs import Clean, Link, Place, all_at_once, one_by_one
 from nadkit.images import Images
@@ -352,6 +352,22 @@ def test_a_link_is_ablated_in_its_target_alone() -> None:
                 all_at_once(clean, links), by_hand(network, gates, inputs, links), atol=1e-5
             )
     assert not any(module._forward_hooks for module in network.model.modules())
+
+
+@pytest.mark.parametrize("room", [1, 60])
+def test_ablation_needs_room_for_few_pictures_only(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images, masks = skipping()
+    inputs, gates = network.prepare(images.pixels), masks.gates("coat")
+    sizes = []
+    with frozen(network.model):
+        clean = Clean.of(network, gates, inputs)
+        expected = one_by_one(clean, EACH), all_at_once(clean, EACH)
+        monkeypatch.setattr(runs, "_AT_ONCE", room)
+        with network.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0]))):
+            found = one_by_one(clean, EACH), all_at_once(clean, EACH)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+    assert max(sizes) == len(inputs) * max(1, room // len(inputs))
 
 
 def verified_graph() -> tuple[SubArchitecture, pd.DataFrame]:

@@ -25,10 +25,6 @@ from nadkit.taps import frozen
 if TYPE_CHECKING:
     import pandas as pd
 
-_AT_ONCE = 256
-"""Pictures in one forward pass, at most."""
-_VALUES = 4_000_000
-"""Numbers in them, at most, where one link's pictures are not more."""
 _TOP = 5
 
 
@@ -65,17 +61,13 @@ def verify(graph: nx.DiGraph, origin: Origin, *, links: int, pictures: int | Non
         whole = _odds(clean.logits, logit)
         rows: list[dict[str, object]] = []
         for kind, tested in (("strongest", strongest), ("random", drawn)):
-            at_once = max(1, min(_AT_ONCE, _VALUES // inputs[0].numel()) // len(inputs))
-            for start in range(0, len(tested), at_once):
-                part = tested[start : start + at_once]
-                logits = one_by_one(clean, [one.link for one in part])
-                rows += [
-                    _row(task, one, whole - _odds(found, logit))
-                    for one, found in zip(part, logits, strict=True)
-                ]
-            if tested:
-                together = all_at_once(clean, [one.link for one in tested])
-                rows.append(_row_of_all(task, kind, whole - _odds(together, logit)))
+            if not tested:
+                continue
+            ablated = [one.link for one in tested]
+            for one, found in zip(tested, one_by_one(clean, ablated), strict=True):
+                rows.append(_row(task, one, whole - _odds(found, logit)))
+            together = all_at_once(clean, ablated)
+            rows.append(_row_of_all(task, kind, whole - _odds(together, logit)))
     table = pd.DataFrame(rows)
     table.attrs["answer"] = verified(table)
     return table

@@ -13,6 +13,11 @@ from nadkit.graph.cutting import INPUT, LOGIT
 from nadkit.networks import Network
 from nadkit.taps import Taps
 
+_AT_ONCE = 256
+"""Pictures in one forward pass, at most."""
+_VALUES = 4_000_000
+"""Numbers in them, at most, where one group of pictures has not more."""
+
 
 class Place(NamedTuple):
     """A unit by its layer and place there; the input is `(input, -1)`, a logit `(logit, class index)`."""
@@ -58,6 +63,11 @@ class Clean:
         """Return the place in the forward order of the ends and every layer."""
         return {name: at for at, name in enumerate((INPUT, *self.record, LOGIT))}
 
+    @property
+    def at_once(self) -> int:
+        """Return how many groups of these pictures go through together."""
+        return max(1, min(_AT_ONCE, _VALUES // self.inputs[0].numel()) // len(self.inputs))
+
     def unit(self, values: Tensor, place: Place) -> Tensor:
         """Return a view of one unit in what its layer, or the network, gives."""
         axis = 1 if place.layer == LOGIT else self.network.layers[place.layer].axis
@@ -84,10 +94,15 @@ class Clean:
 def one_by_one(clean: Clean, links: Sequence[Link]) -> Tensor:
     """Return the logits (n_links, n, n_classes) with one link ablated at a time.
 
-    Two passes, as later layers may read the source too and must find it there: the first says what the target
+    Two passes for as many links as there is room for, as later layers may read the source too and must find it there: the first says what the target
     gives when the source is absent, and layers between the two give what they give without ablation, so that
     the absence reaches the target directly only. In the second all is as it was, but for the target.
     """
+    parts = [links[start : start + clean.at_once] for start in range(0, len(links), clean.at_once)]
+    return torch.cat([_one_by_one(clean, part) for part in parts])
+
+
+def _one_by_one(clean: Clean, links: Sequence[Link]) -> Tensor:
     order = clean.order
     inputs = clean.inputs.expand(len(links), *clean.inputs.shape).clone()
     for group, (source, _) in enumerate(links):
@@ -140,10 +155,12 @@ def all_at_once(clean: Clean, links: Sequence[Link]) -> Tensor:
         mine = [place for place in targets if place.layer == layer]
         if not any(order[place.layer] <= order[layer] for place in targets):
             continue
-        found = _layer(clean, layer, now, [set(), *(targets[place] for place in mine)])
-        made = found[0].clone()
-        for group, place in enumerate(mine, start=1):
-            clean.unit(made, place).copy_(clean.unit(found[group], place))
+        made = _layer(clean, layer, now, [set()])[0]
+        for start in range(0, len(mine), clean.at_once):
+            part = mine[start : start + clean.at_once]
+            found = _layer(clean, layer, now, [targets[place] for place in part])
+            for group, place in enumerate(part):
+                clean.unit(made, place).copy_(clean.unit(found[group], place))
         if layer == LOGIT:
             logits = made
         else:
