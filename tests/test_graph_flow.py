@@ -437,6 +437,33 @@ def test_strongest_links_carry_most_and_random_ones_end_in_the_same_layers() -> 
     pd.testing.assert_frame_equal(again, table)
 
 
+class Adding(nn.Module):
+    """b = relu(a + x), where each unit reaches its namesake alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.a, self.b = nn.Conv2d(1, 3, 2), nn.Conv2d(3, 3, 1), nn.ReLU()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.x(pixels)
+        return self.head(self.b(self.a(x) + x).mean((2, 3)))
+
+
+def test_random_links_are_links() -> None:
+    torch.manual_seed(0)
+    images = make_images([5, 6, 7, 8], 0)
+    network = Network.wrap(
+        Adding().eval(), images.class_names, example=images.pixels, layers=["x", "a", "b"], name="adding"
+    )
+    masks = MaskSet.from_scores({name: torch.ones(1, 3) for name in network.layers}, ["coat"])
+    table = nk.extract(network, masks, images, "coat", links_per_unit=1, progress=False).verify()
+    drawn = table[(table["kind"] == "random") & (table["layer"] == "b")]
+    assert len(drawn) > 1
+    for source, target in zip(drawn["source"], drawn["target"], strict=True):
+        assert source.rpartition("/")[2] == target.rpartition("/")[2]
+
+
 def test_the_answer_is_computed_from_the_table() -> None:
     _, table = verified_graph()
     said = table.attrs["answer"]

@@ -147,7 +147,8 @@ def _random(
             (row, column)
             for row, unit in enumerate(kept[layer])
             for column, source in enumerate(pairs)
-            if Link(source, Place(layer, unit)) not in taken
+            # Units of layers that are connected need not be: in a sum each reaches its namesake alone.
+            if weights[row, column] != 0 and Link(source, Place(layer, unit)) not in taken
         ]
         for pick in torch.randperm(len(free), generator=generator)[:count].tolist():
             row, column = free[pick]

@@ -222,9 +222,9 @@ class SubArchitecture(UnitGraph):
 
             `strength` is the part of the logit's input that runs along the link (see `flow`), which links of
             different layers can be compared by; weights cannot, as every layer has a scale of its own. For
-            each of the strongest links a random one is drawn among all pairs of kept units that are
-            connected, end in the same layer and are not among the strongest; where the graph does not list
-            it, its weight is computed. Where a layer has fewer pairs, all are taken.
+            each of the strongest links a random one is drawn among all pairs of kept units that have a
+            weight other than 0, end in the same layer and are not among the strongest; where the graph does
+            not list it, its weight is computed. Where a layer has fewer pairs, all are taken.
 
         Raises
         ------
