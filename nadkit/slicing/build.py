@@ -1,0 +1,218 @@
+"""The sliced graph: nodes of the old one, made again with the channels that are computed."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from nadkit.slicing.flow import Flow, Rule
+from nadkit.slicing.tracing import Shape, Static, without_in_place
+
+
+class Buildable(Rule, Protocol):
+    """A rule that can make its node again."""
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node that gives the channels of a mask, in order; None for all of it."""
+
+
+class Builder:
+    """Makes the new graph, node by node.
+
+    Parameters
+    ----------
+    flow : what is to be computed
+    """
+
+    def __init__(self, flow: Flow):
+        self.flow = flow
+        self.graph = fx.Graph()
+        self.parts: dict[str, nn.Module | Tensor] = {}
+        self.restored: list[tuple[fx.Node, fx.Node, Tensor]] = []  # reader, node, constants put back
+        self.modules = dict(flow.trace.root.named_modules())
+        self._new: dict[fx.Node, Any] = {}
+        self._taken: dict[tuple[fx.Node, tuple[int, ...]], Any] = {}
+        self._made: dict[tuple[Any, ...], str] = {}
+        self._reader: fx.Node | None = None
+        self._batch: fx.Node | None = None
+
+    def run(self) -> fx.GraphModule:
+        """Return the module that computes the outputs."""
+        for node in self.flow.trace.graph.nodes:
+            if node not in self.flow.live and node.op != "placeholder":
+                continue
+            self._reader = node
+            if node.op == "output":
+                self.graph.output(self.arg(node.args[0]))
+            else:
+                rule = cast("Buildable", self.flow.rules[node])
+                self._new[node] = rule.build(self, self.flow.computed.get(node))
+        self.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+        self.graph.lint()
+        used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
+        parts: dict[str, Any] = {name: part for name, part in self.parts.items() if name in used}
+        return fx.GraphModule(parts, self.graph, class_name="Sliced")
+
+    # What rules read.
+
+    def batch(self) -> fx.Node:
+        """Return the node of the number of samples."""
+        if self._batch is None:
+            first = next(node for node in self.flow.trace.graph.nodes if node.op == "placeholder")
+            self._batch = self.graph.call_method("size", (self._new[first], 0))
+        return self._batch
+
+    def sizes(self, shape: Shape) -> list[Any]:
+        """Return a tensor's sizes as they were before slicing, the samples' as a node."""
+        return [
+            self._samples(size // 2) if own else size
+            for size, own in zip(shape.sizes, shape.samples, strict=True)
+        ]
+
+    def _samples(self, times: int) -> fx.Node:
+        batch = self.batch()
+        return batch if times == 1 else self.graph.call_function(operator.mul, (batch, times))
+
+    def arg(self, value: Any) -> Any:
+        """Return an argument of an old node for a new one: nodes as they were, plain values as they are."""
+        return fx.node.map_arg(value, self._whole)
+
+    def _whole(self, node: fx.Node) -> Any:
+        given = self.flow.trace.shapes.get(node)
+        if isinstance(given, Static):
+            return given.value
+        axis = self.flow.states[node].axis
+        return self._new[node] if axis is None else self.take(node, axis, None)
+
+    def take(self, node: fx.Node, axis: int, mask: Tensor | None) -> Any:
+        """Return the new node with these channels of an old one, in order; constants are put back."""
+        state, shape = self.flow.states[node], self.flow.shape(node)
+        assert shape is not None  # channels are those of a tensor
+        if mask is None:
+            mask = torch.ones(shape.sizes[axis], dtype=torch.bool)
+        if state.values is not None and state.axis != axis:
+            whole = self.take(node, cast("int", state.axis), None)
+            return whole if bool(mask.all()) else self._select(whole, axis, mask.nonzero().flatten())
+        key = (node, (axis, *mask.nonzero().flatten().tolist()))
+        if key not in self._taken:
+            self._taken[key] = self._take(node, axis, mask, shape)
+        if state.values is not None and bool((put := mask & ~state.values.isnan()).any()):
+            self.restored.append((cast("fx.Node", self._reader), node, put))
+        return self._taken[key]
+
+    def _take(self, node: fx.Node, axis: int, mask: Tensor, shape: Shape) -> Any:
+        values = self.flow.states[node].values
+        if values is None:
+            if node.op == "get_attr" and not bool(mask.all()):
+                return self.attribute(node, (axis, mask))
+            return self._part(self._new[node], axis, torch.ones_like(mask), mask)
+        have = self.flow.computed.get(node, torch.zeros_like(mask))
+        put = mask & ~have
+        if not bool(put.any()):
+            return self._part(self._new[node], axis, have, mask)
+        # Nothing but constants is put back: what varies and is needed is computed.
+        constants = torch.where(put, values, 0.0)
+        assert bool(constants.isfinite().all())
+        if node in self.flow.trace.gates and bool(mask.all()):
+            data = cast("fx.Node", node.args[0])
+            there = self.flow.computed.get(data)
+            if self.flow.states[data].values is None or (there is not None and bool(there.all())):
+                gate = self._constant(node, axis, self.flow.trace.gates[node][2], shape)
+                return self.graph.call_function(torch.mul, (self._new[data], gate))
+        if not bool((have & mask).any()):
+            full = self._constant(node, axis, constants[mask], shape)
+            sizes = self.sizes(shape)
+            sizes[axis] = int(mask.sum())
+            return self.graph.call_method("expand", (full, tuple(sizes)))
+        # One channel of zeros behind those that are there, and every absent one reads it.
+        behind = len(shape.sizes) - 1 - axis
+        padded = self.graph.call_function(
+            nn.functional.pad, (self._new[node], (0, 0) * behind + (0, 1))
+        )
+        place = torch.full((len(mask),), int(have.sum()))
+        place[have] = torch.arange(int(have.sum()))
+        out = self._select(padded, axis, place[mask])
+        if bool((constants != 0).any()):
+            out = self.graph.call_function(
+                torch.add, (out, self._constant(node, axis, constants[mask], shape))
+            )
+        return out
+
+    def _part(self, new: Any, axis: int, have: Tensor, mask: Tensor) -> Any:
+        if torch.equal(have, mask):
+            return new
+        return self._select(new, axis, mask[have].nonzero().flatten())
+
+    def _select(self, new: Any, axis: int, index: Tensor) -> Any:
+        return self.graph.call_function(torch.index_select, (new, axis, self.tensor("index", index)))
+
+    def _constant(self, node: fx.Node, axis: int, values: Tensor, shape: Shape) -> Any:
+        sizes = [1] * len(shape.sizes)
+        sizes[axis] = -1
+        like = next((p for p in self.flow.trace.root.parameters() if p.is_floating_point()), None)
+        made = values.to(torch.float32 if like is None else like.dtype).reshape(sizes)
+        return self.tensor("constant", made)
+
+    # What rules make.
+
+    def scatter(self, base: Any, axis: int, index: Tensor, part: Any) -> Any:
+        """Return a tensor with another added to some of its channels."""
+        return self.graph.call_function(
+            torch.index_add, (base, axis, self.tensor("index", index), part)
+        )
+
+    def tensor(self, name: str, value: Tensor) -> fx.Node:
+        """Return the node of a new buffer."""
+        device = next((p.device for p in self.flow.trace.root.parameters()), torch.device("cpu"))
+        key = (name, str(value.dtype), tuple(value.shape), tuple(value.flatten().tolist()))
+        if key not in self._made:
+            self._made[key] = self._name(f"{name}_{sum(k.startswith(name) for k in self.parts)}")
+            self.parts[self._made[key]] = value.clone().to(device)
+        return self.graph.get_attr(self._made[key])
+
+    def place(self, node: fx.Node, made: nn.Module, *key: object) -> str:
+        """Return the path of a new module: that of the old one, with a number if it runs more than once."""
+        full = (self.modules[str(node.target)], *key)
+        if full not in self._made:
+            self._made[full] = self._name(str(node.target).removeprefix("model."))
+            self.parts[self._made[full]] = made
+        return self._made[full]
+
+    def copy(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return a new node that does as an old one does, on other arguments."""
+        if node.op == "call_module":
+            path = self.place(node, without_in_place(self.modules[str(node.target)]), "copy")
+            return self.graph.call_module(path, args, kwargs)
+        return self.graph.create_node(node.op, node.target, args, kwargs)
+
+    def attribute(self, node: fx.Node, part: tuple[int, Tensor] | None = None) -> Any:
+        """Return the node of a parameter or buffer, of some channels alone if asked."""
+        value = _attribute(self.flow.trace.root, str(node.target))
+        if not isinstance(value, Tensor):
+            return self.graph.create_node("get_attr", node.target, (), {})
+        cut = () if part is None else (part[0], *part[1].nonzero().flatten().tolist())
+        key = (value, "attribute", cut)
+        if key not in self._made:
+            made = value.detach().clone()
+            if part is not None:
+                made = made.index_select(part[0], part[1].nonzero().flatten().to(made.device))
+            if isinstance(value, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=value.requires_grad)
+            self._made[key] = self._name(str(node.target).removeprefix("model.").replace(".", "_"))
+            self.parts[self._made[key]] = made
+        return self.graph.get_attr(self._made[key])
+
+    def _name(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while any(f"{part}.".startswith(f"{name}.") or f"{name}.".startswith(f"{part}.") for part in self.parts):
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
+    home, _, name = path.rpartition(".")
+    return getattr(root.get_submodule(home), name)

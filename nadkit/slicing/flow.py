@@ -1,0 +1,149 @@
+"""What is known of every channel: forward, which are constant; backward, which anybody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, fx
+
+from nadkit.slicing.tracing import Shape, Trace
+
+
+class State(NamedTuple):
+    """What is known of a tensor: the axis of its channels, and the value of those that are constant.
+
+    A value is the same for all samples and positions; NaN stands for a channel that varies. Without an axis
+    the tensor is taken as a whole: all of it varies, and all of it is computed if any is read.
+    """
+
+    axis: int | None
+    values: Tensor | None  # (channels,) float64
+
+
+WHOLE = State(None, None)
+
+Source = tuple[fx.Node, int | None, Tensor | None]
+"""A node, an axis of its tensor and the channels read there; no axis for all of it."""
+
+
+class Rule(Protocol):
+    """How one operation treats channels; made for one node, when its inputs' states are known."""
+
+    def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
+
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:
+        """Return the channels that are computed when some are needed; they are all among the varying ones."""
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        """Return what is read to compute the channels of a mask (None: all), constant channels included."""
+
+
+class Flow:
+    """The states of all nodes of a trace, and the channels of each that an export computes.
+
+    Parameters
+    ----------
+    trace : operations and gates
+    rule_of : makes the rule of a node, asked in forward order
+    """
+
+    def __init__(self, trace: Trace, rule_of: Callable[[fx.Node, Flow], Rule]):
+        self.trace = trace
+        self.states: dict[fx.Node, State] = {}
+        self.rules: dict[fx.Node, Rule] = {}
+        for node in trace.graph.nodes:
+            self.rules[node] = rule_of(node, self)
+            self.states[node] = self.rules[node].state(self)
+        self.live: set[fx.Node] = set()
+        self.needed: dict[fx.Node, Tensor] = {}
+        self.computed: dict[fx.Node, Tensor] = {}
+        for node in reversed(list(trace.graph.nodes)):
+            if node.op == "output":
+                self.live.add(node)
+            if node not in self.live:
+                continue
+            mask = None
+            if self.states[node].values is not None:
+                mask = self.computed[node] = self.rules[node].present(self, self.needed[node])
+            for source in self.rules[node].sources(self, mask):
+                self._want(*source)
+
+    def _want(self, node: fx.Node, axis: int | None, mask: Tensor | None) -> None:
+        state = self.states[node]
+        if state.values is None:
+            if mask is None or bool(mask.any()):
+                self.live.add(node)
+            return
+        varying = state.values.isnan()
+        wanted = varying if mask is None or axis != state.axis else varying & mask
+        if bool(wanted.any()):
+            self.live.add(node)
+            self.needed[node] = self.needed.get(node, torch.zeros_like(varying)) | wanted
+
+    def shape(self, node: object) -> Shape | None:
+        """Return the shape of a node's tensor, None for anything else."""
+        found = self.trace.shapes.get(node) if isinstance(node, fx.Node) else None
+        return found if isinstance(found, Shape) else None
+
+    def values(self, node: fx.Node, axis: int) -> Tensor:
+        """Return the constants (channels,) on an axis of a node's tensor, NaN where it varies."""
+        state = self.states[node]
+        if state.values is not None and state.axis == axis:
+            return state.values
+        shape = self.shape(node)
+        assert shape is not None  # a rule asks for channels of tensors alone
+        return torch.full((shape.sizes[axis],), torch.nan, dtype=torch.float64)
+
+    def origins(self, node: fx.Node, mask: Tensor) -> Iterable[tuple[fx.Node, Tensor]]:
+        """Yield the gates, with their units, that made constants of a node's channels."""
+        state = self.states[node]
+        if state.values is None:
+            return
+        mask = mask & ~state.values.isnan()
+        if not bool(mask.any()):
+            return
+        if node in self.trace.gates:
+            removed = self.trace.gates[node][2] == 0
+            if bool((mask & removed).any()):
+                yield node, mask & removed
+            mask = mask & ~removed
+        for source, axis, read in self.rules[node].sources(self, mask):
+            if axis is not None and axis == self.states[source].axis and read is not None:
+                yield from self.origins(source, read)
+
+    def spent(self, node: fx.Node, mask: Tensor | None) -> Iterable[tuple[fx.Node, Tensor | None]]:
+        """Yield the operations that compute channels nobody needs, with what they compute of a mask for it.
+
+        None stands for all that was asked about.
+        """
+        state = self.states[node]
+        if state.values is None:
+            ahead = self.rules[node].sources(self, None)
+            alike = getattr(self.rules[node], "alike", False)
+            yield from self.spent(ahead[0][0], None) if alike and ahead else [(node, None)]
+            return
+        mask = torch.ones_like(state.values, dtype=torch.bool) if mask is None else mask
+        if node in self.needed:
+            mask = mask & ~self.needed[node]
+        if not getattr(self.rules[node], "alike", False):
+            extra = mask & self.computed[node] if node in self.computed else torch.zeros_like(mask)
+            if bool(extra.any()):
+                yield node, extra
+            return
+        for source, axis, read in self.rules[node].sources(self, mask):
+            if read is not None and bool(read.any()):
+                yield from self.spent(source, read if axis == self.states[source].axis else None)
+
+
+def count_gates(gates: Mapping[fx.Node, tuple[str, int, Tensor]]) -> dict[str, tuple[int, int]]:
+    """Return units and kept units of every layer.
+
+    Examples
+    --------
+    >>> count_gates({})
+    {}
+    """
+    return {address: (len(gate), int(gate.sum())) for address, _, gate in gates.values()}

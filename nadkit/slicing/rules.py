@@ -1,0 +1,301 @@
+"""How operations without weights treat channels: alone, joined, moved, or all at once."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from nadkit.slicing.build import Builder
+from nadkit.slicing.flow import WHOLE, Flow, Source, State
+from nadkit.slicing.tracing import Shape, Static
+
+ADDITIONS: tuple[object, ...] = (operator.add, torch.add, "add")
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """An operation that is not known: it reads all of its inputs, and all of its output is computed."""
+
+    node: fx.Node
+
+    def state(self, flow: Flow) -> State:  # noqa: ARG002
+        return WHOLE
+
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
+        return needed
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
+        shapes = flow.trace.shapes
+        return [(n, None, None) for n in self.node.all_input_nodes if not isinstance(shapes.get(n), Static)]
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
+        if self.node.op == "placeholder":
+            return build.graph.placeholder(str(self.node.target))
+        if self.node.op == "get_attr":
+            return build.attribute(self.node)
+        return build.copy(self.node, build.arg(self.node.args), build.arg(self.node.kwargs))
+
+
+@dataclass(frozen=True)
+class Size(Opaque):
+    """A tensor's sizes: those before slicing, so that it takes no channel to know them."""
+
+    data: fx.Node
+    axis: int | None
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
+        return []
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
+        shape = build.flow.shape(self.data)
+        assert shape is not None  # a size is that of a tensor
+        sizes = build.sizes(shape)
+        return tuple(sizes) if self.axis is None else sizes[self.axis]
+
+
+@dataclass(frozen=True)
+class Item(Opaque):
+    """An element of a tuple."""
+
+    data: fx.Node
+    index: int
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
+        given = build.arg(self.data)
+        if isinstance(given, tuple):
+            return given[self.index]
+        return build.graph.call_function(operator.getitem, (given, self.index))
+
+
+@dataclass(frozen=True)
+class Channelwise:
+    """An operation on one tensor of which every channel of the output is made from one of the input.
+
+    Parameters
+    ----------
+    node, data : the operation and the tensor it reads
+    axes : of the channels, in the input and in the output
+    origin : (channels out,) the input's channel that each is made from
+    constant : what it makes of constants (channels in,); NaN where the result varies
+    make : builds the new node from the new input; None hands the input on
+    grouped : several channels of the output are made from one, and computed together
+    """
+
+    node: fx.Node
+    data: fx.Node
+    axes: tuple[int, int]
+    origin: Tensor
+    constant: Callable[[Tensor], Tensor]
+    make: Callable[[Builder, Any, Tensor], Any] | None
+    alike: bool = True
+
+    def state(self, flow: Flow) -> State:
+        values = self.constant(flow.values(self.data, self.axes[0]))[self.origin]
+        return State(self.axes[1], torch.where(values.isfinite(), values, torch.nan))
+
+    def _read(self, mask: Tensor, count: int) -> Tensor:
+        read = torch.zeros(count, dtype=torch.bool)
+        read[self.origin[mask]] = True
+        return read
+
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:
+        # A channel that becomes several is read once, and all of them are there.
+        read = self._read(needed, int(self.origin.max()) + 1)
+        values = flow.states[self.node].values
+        assert values is not None  # as `state` says
+        repeated = self.make is not None and len(self.origin.unique()) < len(self.origin)
+        return read[self.origin] & values.isnan() if repeated else needed
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        shape = flow.shape(self.data)
+        assert shape is not None  # the rule is for tensors
+        mask = torch.ones_like(self.origin, dtype=torch.bool) if mask is None else mask
+        return [(self.data, self.axes[0], self._read(mask, shape.sizes[self.axes[0]]))]
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:
+        assert mask is not None  # as `state` gives an axis
+        ((data, axis, read),) = self.sources(build.flow, mask)
+        new = build.take(data, self.axes[0], read)
+        return new if self.make is None else self.make(build, new, mask)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An elementwise operation on two operands, of which the channels lie side by side.
+
+    Parameters
+    ----------
+    node : the operation
+    operands : two: a tensor's node with the axis of its channels, a tensor that is the same for all channels
+        (axis None), or a number
+    axis : of the channels of the output
+    function : the same operation on numbers
+    """
+
+    node: fx.Node
+    operands: tuple[tuple[Any, int | None], tuple[Any, int | None]]
+    axis: int
+    channels: int
+    function: Callable[[Any, Any], Any]
+    alike: bool = True
+
+    def _values(self, flow: Flow) -> list[Tensor]:
+        found = []
+        for value, axis in self.operands:
+            if axis is not None:
+                found.append(flow.values(value, axis))
+            else:
+                number = torch.nan if isinstance(value, fx.Node) else float(value)
+                found.append(torch.full((self.channels,), number, dtype=torch.float64))
+        return found
+
+    def state(self, flow: Flow) -> State:
+        one, two = self._values(flow)
+        out = self.function(one, two)
+        if self.function is operator.mul:
+            out = torch.where((one == 0) | (two == 0), 0.0, out)
+        return State(self.axis, torch.where(out.isfinite(), out, torch.nan))
+
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
+        return needed
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        mask = torch.ones(self.channels, dtype=torch.bool) if mask is None else mask
+        some = bool(mask.any())
+        return [
+            (value, axis, mask if axis is not None else None)
+            for value, axis in self.operands
+            if isinstance(value, fx.Node) and some and not isinstance(flow.trace.shapes.get(value), Static)
+        ]
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:
+        assert mask is not None  # as `state` gives an axis
+        if self.node.target in ADDITIONS and (out := self._scattered(build, mask)) is not None:
+            return out
+        new = [
+            build.take(value, axis, mask) if axis is not None else build.arg(value)
+            for value, axis in self.operands
+        ]
+        return build.graph.create_node(self.node.op, self.node.target, tuple(new), {})
+
+    def _scattered(self, build: Builder, mask: Tensor) -> Any:
+        """Add a tensor that lacks channels, because they are 0, to the others' channels it has."""
+        flow = build.flow
+        shapes = {flow.shape(value) for value, _ in self.operands}
+        if len(shapes) != 1 or any(axis is None for _, axis in self.operands):
+            return None
+        values = self._values(flow)
+        for base, other in ((0, 1), (1, 0)):
+            lacking = mask & (values[other] == 0)
+            if bool((mask & ~values[base].isnan()).any()) or not bool(lacking.any()):
+                continue
+            if bool((mask & ~lacking & ~values[other].isnan()).any()):
+                continue
+            (value, axis), (part, part_axis) = self.operands[base], self.operands[other]
+            assert axis is not None  # as asked above
+            assert part_axis is not None
+            whole = build.take(value, axis, mask)
+            if bool((mask & ~lacking).any()):
+                index = (~lacking)[mask].nonzero().flatten()
+                there = build.take(part, part_axis, mask & ~lacking)
+                whole = build.scatter(whole, self.axis, index, there)
+            return whole
+        return None
+
+
+@dataclass(frozen=True)
+class Cat:
+    """Tensors laid end to end along their channels."""
+
+    node: fx.Node
+    parts: Sequence[fx.Node]
+    axis: int
+    alike: bool = True
+
+    def _sizes(self, flow: Flow) -> list[int]:
+        return [shape.sizes[self.axis] for part in self.parts if (shape := flow.shape(part)) is not None]
+
+    def state(self, flow: Flow) -> State:
+        return State(self.axis, torch.cat([flow.values(part, self.axis) for part in self.parts]))
+
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
+        return needed
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        sizes = self._sizes(flow)
+        mask = torch.ones(sum(sizes), dtype=torch.bool) if mask is None else mask
+        return [(p, self.axis, m) for p, m in zip(self.parts, mask.split(sizes), strict=True)]
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:
+        new = [
+            build.take(part, self.axis, read)
+            for part, axis, read in self.sources(build.flow, mask)
+            if read is not None and bool(read.any())
+        ]
+        return new[0] if len(new) == 1 else build.graph.call_function(torch.cat, (new, self.axis))
+
+
+@dataclass(frozen=True)
+class CatElsewhere:
+    """Tensors laid end to end along another axis than that of their channels."""
+
+    node: fx.Node
+    parts: Sequence[fx.Node]
+    axis: int
+    along: int
+    alike: bool = True
+
+    def state(self, flow: Flow) -> State:
+        every = torch.stack([flow.values(part, self.axis) for part in self.parts])
+        return State(self.axis, torch.where((every == every[0]).all(0), every[0], torch.nan))
+
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
+        return needed
+
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
+        return [(part, self.axis, mask) for part in self.parts]
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:
+        new = [build.take(part, self.axis, mask) for part in self.parts]
+        return build.graph.call_function(torch.cat, (new, self.along))
+
+
+def unchanged(values: Tensor) -> Tensor:
+    """Return constants that an operation leaves as they are.
+
+    Examples
+    --------
+    >>> unchanged(torch.tensor([0.0, 2.0]))
+    tensor([0., 2.])
+    """
+    return values
+
+
+def zero_alone(values: Tensor) -> Tensor:
+    """Return constants of which an operation leaves 0 alone at 0, and makes any other vary.
+
+    Examples
+    --------
+    >>> zero_alone(torch.tensor([0.0, 2.0]))
+    tensor([0., nan])
+    """
+    return torch.where(values == 0, values, torch.nan)
+
+
+def repeated(shape: Shape, axis: int) -> Tensor:
+    """Return for each feature of a flattened tensor the channel it comes from.
+
+    Examples
+    --------
+    >>> repeated(Shape((2, 2, 3), (True, False, False), True), 1)
+    tensor([0, 0, 0, 1, 1, 1])
+    """
+    each = 1
+    for size in shape.sizes[axis + 1 :]:
+        each *= size
+    return torch.arange(shape.sizes[axis]).repeat_interleave(each)
