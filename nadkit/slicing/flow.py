@@ -29,7 +29,13 @@ Source = tuple[fx.Node, int | None, Tensor | None]
 
 
 class Rule(Protocol):
-    """How one operation treats channels; made for one node, when its inputs' states are known."""
+    """How one operation treats channels; made for one node, when its inputs' states are known.
+
+    `alike` says that a channel of the output is made from the same channels of the inputs alone.
+    """
+
+    @property
+    def alike(self) -> bool: ...  # noqa: D102
 
     def state(self, flow: Flow) -> State:
         """Return what is known of the output."""
@@ -114,36 +120,19 @@ class Flow:
             if axis is not None and axis == self.states[source].axis and read is not None:
                 yield from self.origins(source, read)
 
-    def spent(self, node: fx.Node, mask: Tensor | None) -> Iterable[tuple[fx.Node, Tensor | None]]:
-        """Yield the operations that compute channels nobody needs, with what they compute of a mask for it.
-
-        None stands for all that was asked about.
-        """
-        state = self.states[node]
+    def spent(self, node: fx.Node, mask: Tensor | None) -> Iterable[fx.Node]:
+        """Yield the operations that compute channels of a mask (None: all) although nobody needs them."""
+        state, rule = self.states[node], self.rules[node]
         if state.values is None:
-            ahead = self.rules[node].sources(self, None)
-            alike = getattr(self.rules[node], "alike", False)
-            yield from self.spent(ahead[0][0], None) if alike and ahead else [(node, None)]
+            yield node
             return
         mask = torch.ones_like(state.values, dtype=torch.bool) if mask is None else mask
         if node in self.needed:
             mask = mask & ~self.needed[node]
-        if not getattr(self.rules[node], "alike", False):
-            extra = mask & self.computed[node] if node in self.computed else torch.zeros_like(mask)
-            if bool(extra.any()):
-                yield node, extra
+        if not rule.alike:
+            if node in self.computed and bool((mask & self.computed[node]).any()):
+                yield node
             return
-        for source, axis, read in self.rules[node].sources(self, mask):
-            if read is not None and bool(read.any()):
+        for source, axis, read in rule.sources(self, mask & state.values.isnan()):
+            if read is None or bool(read.any()):
                 yield from self.spent(source, read if axis == self.states[source].axis else None)
-
-
-def count_gates(gates: Mapping[fx.Node, tuple[str, int, Tensor]]) -> dict[str, tuple[int, int]]:
-    """Return units and kept units of every layer.
-
-    Examples
-    --------
-    >>> count_gates({})
-    {}
-    """
-    return {address: (len(gate), int(gate.sum())) for address, _, gate in gates.values()}

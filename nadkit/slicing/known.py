@@ -110,6 +110,11 @@ def rule_of(node: fx.Node, flow: Flow) -> Rule:
     return Opaque(node)
 
 
+def gates_alone(node: fx.Node, flow: Flow) -> Rule:
+    """Return the rule of a graph of which nothing is cut out: gates, and operations that read everything."""
+    return _gate(node, flow) if node in flow.trace.gates else Opaque(node)
+
+
 def _name(node: fx.Node) -> str:
     if node.op == "call_method":
         return str(node.target)

@@ -22,6 +22,7 @@ class Opaque:
     """An operation that is not known: it reads all of its inputs, and all of its output is computed."""
 
     node: fx.Node
+    alike = False
 
     def state(self, flow: Flow) -> State:  # noqa: ARG002
         return WHOLE
@@ -92,7 +93,7 @@ class Channelwise:
     origin: Tensor
     constant: Callable[[Tensor], Tensor]
     make: Callable[[Builder, Any, Tensor], Any] | None
-    alike: bool = True
+    alike = True
 
     def state(self, flow: Flow) -> State:
         values = self.constant(flow.values(self.data, self.axes[0]))[self.origin]
@@ -142,7 +143,7 @@ class Joined:
     axis: int
     channels: int
     function: Callable[[Any, Any], Any]
-    alike: bool = True
+    alike = True
 
     def _values(self, flow: Flow) -> list[Tensor]:
         found = []
@@ -215,7 +216,7 @@ class Cat:
     node: fx.Node
     parts: Sequence[fx.Node]
     axis: int
-    alike: bool = True
+    alike = True
 
     def _sizes(self, flow: Flow) -> list[int]:
         return [shape.sizes[self.axis] for part in self.parts if (shape := flow.shape(part)) is not None]
@@ -248,7 +249,7 @@ class CatElsewhere:
     parts: Sequence[fx.Node]
     axis: int
     along: int
-    alike: bool = True
+    alike = True
 
     def state(self, flow: Flow) -> State:
         every = torch.stack([flow.values(part, self.axis) for part in self.parts])

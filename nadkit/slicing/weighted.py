@@ -86,6 +86,7 @@ class Dense:
     data: fx.Node
     module: Weighted
     axis: int
+    alike = False
 
     @property
     def channels(self) -> int:
@@ -146,7 +147,7 @@ class Grouped:
     data: fx.Node
     module: nn.modules.conv._ConvNd
 
-    axis = 1
+    alike = False
 
     def _fold(self, flow: Flow) -> tuple[Tensor, Tensor]:
         """Return constants and those that need not be read, (groups, channels in each)."""
