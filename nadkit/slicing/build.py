@@ -32,6 +32,7 @@ class Builder:
         self.graph = fx.Graph()
         self.parts: dict[str, nn.Module | Tensor] = {}
         self.restored: list[tuple[fx.Node, fx.Node, Tensor]] = []  # reader, node, constants put back
+        self._channels_last = is_channels_last(flow.trace.root)
         self.modules = dict(flow.trace.root.named_modules())
         self._new: dict[fx.Node, Any] = {}
         self._taken: dict[tuple[fx.Node, tuple[int, ...]], Any] = {}
@@ -95,7 +96,7 @@ class Builder:
             mask = torch.ones(shape.sizes[axis], dtype=torch.bool)
         if state.values is not None and state.axis != axis:
             whole = self.take(node, cast("int", state.axis), None)
-            return whole if bool(mask.all()) else self._select(whole, axis, mask.nonzero().flatten())
+            return self.part(shape, whole, axis, torch.ones_like(mask), mask)
         key = (node, (axis, *mask.nonzero().flatten().tolist()))
         if key not in self._taken:
             self._taken[key] = self._take(node, axis, mask, shape)
@@ -108,11 +109,11 @@ class Builder:
         if values is None:
             if node.op == "get_attr" and not bool(mask.all()):
                 return self.attribute(node, (axis, mask))
-            return self._part(self._new[node], axis, torch.ones_like(mask), mask)
+            return self.part(shape, self._new[node], axis, torch.ones_like(mask), mask)
         have = self.flow.computed.get(node, torch.zeros_like(mask))
         put = mask & ~have
         if not bool(put.any()):
-            return self._part(self._new[node], axis, have, mask)
+            return self.part(shape, self._new[node], axis, have, mask)
         # Nothing but constants is put back: what varies and is needed is computed.
         constants = torch.where(put, values, 0.0)
         assert bool(constants.isfinite().all())
@@ -120,36 +121,51 @@ class Builder:
             data = cast("fx.Node", node.args[0])
             there = self.flow.computed.get(data)
             if self.flow.states[data].values is None or (there is not None and bool(there.all())):
-                gate = self._constant(node, axis, self.flow.trace.gates[node][2], shape)
+                gate = self._constant(axis, self.flow.trace.gates[node][2], shape)
                 return self.graph.call_function(torch.mul, (self._new[data], gate))
         if not bool((have & mask).any()):
-            full = self._constant(node, axis, constants[mask], shape)
+            full = self._constant(axis, constants[mask], shape)
             sizes = self.sizes(shape)
             sizes[axis] = int(mask.sum())
             return self.graph.call_method("expand", (full, tuple(sizes)))
         # One channel of zeros behind those that are there, and every absent one reads it.
         behind = len(shape.sizes) - 1 - axis
-        padded = self.graph.call_function(
-            nn.functional.pad, (self._new[node], (0, 0) * behind + (0, 1))
-        )
+        padded = self.graph.call_function(nn.functional.pad, (self._new[node], (0, 0) * behind + (0, 1)))
         place = torch.full((len(mask),), int(have.sum()))
         place[have] = torch.arange(int(have.sum()))
-        out = self._select(padded, axis, place[mask])
-        if bool((constants != 0).any()):
-            out = self.graph.call_function(
-                torch.add, (out, self._constant(node, axis, constants[mask], shape))
-            )
-        return out
+        return self.shift(shape, self._select(shape, padded, axis, place[mask]), axis, constants[mask])
 
-    def _part(self, new: Any, axis: int, have: Tensor, mask: Tensor) -> Any:
+    def there(self, node: fx.Node, axis: int, mask: Tensor) -> Tensor:
+        """Return the channels that are computed, if they hold those of a mask, else the mask."""
+        state = self.flow.states[node]
+        if state.values is None:
+            return torch.ones_like(mask)
+        have = self.flow.computed.get(node, torch.zeros_like(state.values, dtype=torch.bool))
+        return have if axis == state.axis and not bool((mask & ~have).any()) else mask
+
+    def part(self, shape: Shape | None, new: Any, axis: int, have: Tensor, mask: Tensor) -> Any:
+        """Return the node of some of the channels that a new node has."""
         if torch.equal(have, mask):
             return new
-        return self._select(new, axis, mask[have].nonzero().flatten())
+        return self._select(shape, new, axis, mask[have].nonzero().flatten())
 
-    def _select(self, new: Any, axis: int, index: Tensor) -> Any:
-        return self.graph.call_function(torch.index_select, (new, axis, self.tensor("index", index)))
+    def shift(self, shape: Shape | None, new: Any, axis: int, constants: Tensor) -> Any:
+        """Return the node of a tensor to which a constant was added for each channel."""
+        if shape is None or not bool((constants != 0).any()):
+            return new
+        return self.graph.call_function(torch.add, (new, self._constant(axis, constants, shape)))
 
-    def _constant(self, node: fx.Node, axis: int, values: Tensor, shape: Shape) -> Any:
+    def _select(self, shape: Shape | None, new: Any, axis: int, index: Tensor) -> Any:
+        at = self.tensor("index", index)
+        if not self._channels_last or axis != 1 or shape is None or len(shape.sizes) != 4:
+            return self.graph.call_function(torch.index_select, (new, axis, at))
+        # Chosen on axis 1, the pictures would come out in the other memory format, and all behind be slow.
+        moved = self.graph.call_method("permute", (new, 0, 2, 3, 1))
+        return self.graph.call_method(
+            "permute", (self.graph.call_function(torch.index_select, (moved, 3, at)), 0, 3, 1, 2)
+        )
+
+    def _constant(self, axis: int, values: Tensor, shape: Shape) -> Any:
         sizes = [1] * len(shape.sizes)
         sizes[axis] = -1
         like = next((p for p in self.flow.trace.root.parameters() if p.is_floating_point()), None)
@@ -211,6 +227,21 @@ class Builder:
             number += 1
             name = f"{wanted}_{number}"
         return name
+
+
+def is_channels_last(model: nn.Module) -> bool:
+    """Return whether a model's convolutions lie in memory channels last, as on most CPUs is fastest.
+
+    Examples
+    --------
+    >>> model = nn.Conv2d(2, 2, 3)
+    >>> is_channels_last(model), is_channels_last(model.to(memory_format=torch.channels_last))
+    (False, True)
+    """
+    return any(
+        p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+        for p in model.parameters()
+    )
 
 
 def _attribute(root: nn.Module, path: str) -> Any:

@@ -185,27 +185,24 @@ class Joined:
         return build.graph.create_node(self.node.op, self.node.target, tuple(new), {})
 
     def _scattered(self, build: Builder, mask: Tensor) -> Any:
-        """Add a tensor that lacks channels, because they are 0, to the others' channels it has."""
-        flow = build.flow
-        shapes = {flow.shape(value) for value, _ in self.operands}
-        if len(shapes) != 1 or any(axis is None for _, axis in self.operands):
+        """Add a tensor that lacks channels, because they are constant, to the channels of one that has all."""
+        shapes = {build.flow.shape(value) for value, _ in self.operands}
+        if len(shapes) != 1:
             return None
-        values = self._values(flow)
+        values = self._values(build.flow)
         for base, other in ((0, 1), (1, 0)):
-            lacking = mask & (values[other] == 0)
-            if bool((mask & ~values[base].isnan()).any()) or not bool(lacking.any()):
-                continue
-            if bool((mask & ~lacking & ~values[other].isnan()).any()):
+            there = mask & values[other].isnan()
+            if bool((mask & ~values[base].isnan()).any()) or torch.equal(there, mask):
                 continue
             (value, axis), (part, part_axis) = self.operands[base], self.operands[other]
-            assert axis is not None  # as asked above
+            assert axis is not None  # as both have the output's shape
             assert part_axis is not None
             whole = build.take(value, axis, mask)
-            if bool((mask & ~lacking).any()):
-                index = (~lacking)[mask].nonzero().flatten()
-                there = build.take(part, part_axis, mask & ~lacking)
-                whole = build.scatter(whole, self.axis, index, there)
-            return whole
+            if bool(there.any()):
+                index = there[mask].nonzero().flatten()
+                whole = build.scatter(whole, self.axis, index, build.take(part, part_axis, there))
+            constants = torch.where(there, 0.0, values[other])[mask]
+            return build.shift(build.flow.shape(self.node), whole, self.axis, constants)
         return None
 
 
@@ -233,12 +230,18 @@ class Cat:
         return [(p, self.axis, m) for p, m in zip(self.parts, mask.split(sizes), strict=True)]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
-        new = [
-            build.take(part, self.axis, read)
-            for part, axis, read in self.sources(build.flow, mask)
-            if read is not None and bool(read.any())
-        ]
-        return new[0] if len(new) == 1 else build.graph.call_function(torch.cat, (new, self.axis))
+        assert mask is not None  # as `state` gives an axis
+        sizes = self._sizes(build.flow)
+        read = [(p, m) for p, m in zip(self.parts, mask.split(sizes), strict=True) if bool(m.any())]
+        taken = [build.there(part, self.axis, wanted) for part, wanted in read]
+        cut = [not torch.equal(there, wanted) for there, (_, wanted) in zip(taken, read, strict=True)]
+        if sum(cut) < 2:
+            taken = [wanted for _, wanted in read]
+        # Where several parts are there with more than is wanted, one choice behind the join is faster.
+        new = [build.take(part, self.axis, there) for (part, _), there in zip(read, taken, strict=True)]
+        out = new[0] if len(new) == 1 else build.graph.call_function(torch.cat, (new, self.axis))
+        there, wanted = torch.cat(taken), torch.cat([wanted for _, wanted in read])
+        return build.part(build.flow.shape(self.node), out, self.axis, there, wanted)
 
 
 @dataclass(frozen=True)

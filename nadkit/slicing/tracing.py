@@ -106,25 +106,33 @@ class _Runner(fx.Interpreter):
 
 
 def _describe(value: Any) -> Any:
+    """Return sizes and kind of a tensor, a list of those for several, `Static` for a plain value."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.is_floating_point()
-    if isinstance(value, torch.Size):
-        return tuple(value)
     if isinstance(value, (tuple, list)) and value and all(isinstance(v, Tensor) for v in value):
         return [_describe(v) for v in value]
-    return value
+    return Static(value) if _plain(value) else None
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, slice, torch.dtype, torch.device))
 
 
 def _shape(two: Any, three: Any) -> Shape | tuple[Shape, ...] | Static | None:
     """Return what a run on two and one on three samples have in common."""
+    if isinstance(two, Static):
+        return two if two == three else None
     if isinstance(two, list) and isinstance(three, list) and len(two) == len(three):
         parts = [_shape(a, b) for a, b in zip(two, three, strict=True)]
-        return tuple(p for p in parts if isinstance(p, Shape)) if parts else None
-    if isinstance(two, tuple) and len(two) == 2 and isinstance(two[0], tuple):
-        if len(two[0]) != len(three[0]):
-            return None
-        return Shape(two[0], tuple(a != b for a, b in zip(two[0], three[0], strict=True)), two[1])
-    return Static(two) if type(two) is type(three) and two == three else None
+        return tuple(cast("list[Shape]", parts)) if all(isinstance(part, Shape) for part in parts) else None
+    if not isinstance(two, tuple) or not isinstance(three, tuple) or len(two[0]) != len(three[0]):
+        return None
+    sizes, others = two[0], three[0]
+    if any(a != b and 3 * a != 2 * b for a, b in zip(sizes, others, strict=True)):
+        return None
+    return Shape(sizes, tuple(a != b for a, b in zip(sizes, others, strict=True)), two[1])
 
 
 def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trace:
@@ -160,7 +168,7 @@ def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trac
             runs = []
             for count in (2, 3):
                 runner = _Runner(root, graph, gates, axes)
-                runner.run(inputs[:count])
+                runner.run(inputs[:count].clone())
                 runs.append(runner.seen)
         except NadkitError:
             raise

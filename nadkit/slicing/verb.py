@@ -14,7 +14,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import platt
 from nadkit.networks import Network, log_odds
-from nadkit.slicing.build import Builder
+from nadkit.slicing.build import Builder, is_channels_last
 from nadkit.slicing.flow import Flow
 from nadkit.slicing.known import gates_alone, rule_of
 from nadkit.slicing.reporting import layer_rows
@@ -138,7 +138,9 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         scale = float(getattr(network, "scale", 1.0))  # that of the untrained control
         why, found = "", []
         for rules in (rule_of, gates_alone):
-            builder = Builder(Flow(traced, rules))
+            with frozen(network.model):  # operations are asked what they make of constants
+                flow = Flow(traced, rules)
+            builder = Builder(flow)
             small = _finish(network, builder.run(), scale)
             difference = _difference(small(inputs.clone()), wanted)
             found.append(difference)
@@ -218,10 +220,7 @@ def _tolerance(dtype: torch.dtype) -> float:
 def _finish(network: Network, small: fx.GraphModule, scale: float) -> fx.GraphModule:
     if scale != 1.0:
         _append(small, lambda graph, logits: graph.call_function(torch.mul, (logits, scale)))
-    if any(
-        p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
-        for p in network.model.parameters()
-    ):
+    if is_channels_last(network.model):
         small.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's types
     return cast("fx.GraphModule", small.eval())
 
