@@ -238,9 +238,12 @@ def is_channels_last(model: nn.Module) -> bool:
     >>> is_channels_last(model), is_channels_last(model.to(memory_format=torch.channels_last))
     (False, True)
     """
+    # By strides: of a 1×1 convolution torch calls both formats contiguous.
     return any(
-        p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+        p.stride() == torch.empty(p.shape, device="meta", memory_format=torch.channels_last).stride()
+        != torch.empty(p.shape, device="meta").stride()
         for p in model.parameters()
+        if p.ndim == 4
     )
 
 
