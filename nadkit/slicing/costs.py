@@ -1,0 +1,245 @@
+"""`cost`: what a module takes to run, alone or against the whole network."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from nadkit.errors import NadkitError
+from nadkit.networks import Network
+from nadkit.taps import frozen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def cost(
+    module: nn.Module | Network,
+    example: Tensor,
+    *,
+    whole: nn.Module | Network | None = None,
+    batches: Sequence[int] = (1, 64),
+    rounds: int = 31,
+) -> pd.DataFrame:
+    """Return what a module takes to run: parameters, multiply-adds, activation memory, latency.
+
+    Parameters
+    ----------
+    module : such as `nadkit.export` returns; it is run frozen and restored
+    example : (N, ...) of at least one sample that it takes, on the module's device; the first is repeated
+    whole : what it was cut out of; both are then measured in turns in the same run
+    batches : samples at a time, for the latency
+    rounds : runs of each, of which the latency is the median; after three that are not counted
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a quantity: quantity, unit, batch, device, value, and with `whole` also whole and ratio
+        (value / whole: below 1 the module is cheaper). `parameters` are numbers that can be trained, each
+        once. `multiply_adds` are those of convolutions, matrix products and attention, for one sample.
+        `activation_memory` is the most that all tensors made in a run without gradients take at once, for one
+        sample, in bytes; weights, inputs and an operation's inner workspace do not count. `latency` is
+        measured with as many threads as torch has, on the CPU and, if it is another, the module's device.
+        `attrs["answer"]` says in a sentence where slicing pays and where it does not.
+
+    Raises
+    ------
+    NadkitError
+        No module, an example without samples or on another device, batches or rounds below 1.
+
+    Examples
+    --------
+    >>> import nadkit as nk
+    >>> small, large = nn.Linear(4, 2), nn.Linear(4, 8)
+    >>> table = cost(small, torch.zeros(1, 4), whole=large, rounds=3)
+    >>> table[["quantity", "value", "whole", "ratio"]].head(2)
+            quantity  value  whole  ratio
+    0     parameters   10.0   40.0   0.25
+    1  multiply_adds    8.0   32.0   0.25
+    """
+    import pandas as pd
+
+    modules = {"value": _module(module, "module")}
+    if whole is not None:
+        modules["whole"] = _module(whole, "whole")
+    _check(modules, example, batches, rounds)
+    one = example[:1]
+    facts: list[tuple[str, str, int, str, dict[str, float]]] = []
+
+    def each(measure: Callable[[nn.Module, Tensor], float]) -> dict[str, float]:
+        return {name: measure(part, one) for name, part in modules.items()}
+
+    kind = example.device.type
+    with _at_rest(modules), torch.inference_mode(False), torch.no_grad():
+        facts.append(("parameters", "numbers", 1, kind, each(lambda part, _: float(parameters(part)))))
+        facts.append(("multiply_adds", "operations", 1, kind, each(multiply_adds)))
+        facts.append(("activation_memory", "bytes", 1, kind, each(activation_memory)))
+        for device in dict.fromkeys(["cpu", str(example.device)]):
+            there = modules if device == str(example.device) else copy.deepcopy(modules)
+            for part in there.values():
+                part.to(device)
+            for batch in batches:
+                inputs = one.to(device).expand(batch, *one.shape[1:]).clone(memory_format=torch.preserve_format)
+                if one.ndim == 4 and one.is_contiguous(memory_format=torch.channels_last):
+                    inputs = inputs.contiguous(memory_format=torch.channels_last)
+                found = latencies(there, inputs, rounds)
+                facts.append(("latency", "milliseconds", batch, device.split(":")[0], found))
+    table = pd.DataFrame(
+        [
+            {"quantity": quantity, "unit": unit, "batch": batch, "device": device, **values}
+            for quantity, unit, batch, device, values in facts
+        ]
+    )
+    if whole is not None:
+        table["ratio"] = table["value"] / table["whole"]
+        table.attrs["answer"] = _answer(table)
+    return table
+
+
+def parameters(module: nn.Module) -> int:
+    """Return how many numbers a module's parameters hold, shared ones once.
+
+    Examples
+    --------
+    >>> parameters(nn.Linear(4, 2))
+    10
+    """
+    return sum(p.numel() for p in module.parameters())
+
+
+def multiply_adds(module: nn.Module, inputs: Tensor) -> float:
+    """Return the multiplications (each with its addition) of a run: convolutions, products, attention.
+
+    Examples
+    --------
+    >>> multiply_adds(nn.Linear(4, 2), torch.zeros(3, 4))
+    24.0
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(inputs)
+    return counter.get_total_flops() / 2
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, and their most."""
+
+    def __init__(self, known: set[int]):
+        super().__init__()
+        self.known, self.alive = known, Counter[int]()
+        self.bytes = self.most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+                self._born(tensor)
+        return out
+
+    def _born(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        self.alive[place] += 1
+        if self.alive[place] == 1:  # views of it take nothing more
+            self.bytes += size
+            self.most = max(self.most, self.bytes)
+        weakref.finalize(tensor, self._died, place, size)
+
+    def _died(self, place: int, size: int) -> None:
+        self.alive[place] -= 1
+        if self.alive[place] == 0:
+            self.bytes -= size
+
+
+def activation_memory(module: nn.Module, inputs: Tensor) -> float:
+    """Return the most bytes that the tensors made in a run take at once, weights and inputs aside.
+
+    Examples
+    --------
+    >>> activation_memory(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 8)), torch.zeros(1, 4))
+    40.0
+    """
+    held = [*module.parameters(), *module.buffers(), inputs]
+    with torch.no_grad(), _Live({t.untyped_storage().data_ptr() for t in held}) as live:
+        module(inputs)
+    return float(live.most)
+
+
+def latencies(modules: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> dict[str, float]:
+    """Return the median milliseconds of a run of each module; they take turns.
+
+    Examples
+    --------
+    >>> sorted(latencies({"a": nn.ReLU(), "b": nn.Tanh()}, torch.zeros(1), rounds=3))
+    ['a', 'b']
+    """
+    wait = torch.cuda.synchronize if inputs.is_cuda else lambda: None
+    taken: dict[str, list[float]] = {name: [] for name in modules}
+    names = list(modules)
+    for number in range(3 + rounds):
+        for name in names if number % 2 else names[::-1]:
+            wait()
+            start = time.perf_counter()
+            modules[name](inputs)
+            wait()
+            if number >= 3:
+                taken[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(times) for name, times in taken.items()}
+
+
+def _module(given: object, name: str) -> nn.Module:
+    model = given.model if isinstance(given, Network) else given
+    if not isinstance(model, nn.Module):
+        raise NadkitError(f"cost measures modules, and {name} is a {type(given).__name__}; give an nn.Module")
+    return model
+
+
+def _check(modules: Mapping[str, nn.Module], example: object, batches: object, rounds: object) -> None:
+    if not isinstance(example, Tensor) or not example.ndim or not len(example):
+        got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise NadkitError(
+            f"cost runs on an example, a tensor of at least one sample, and got {got}; "
+            "network.prepare(images.pixels[:1]) makes one"
+        )
+    for name, module in modules.items():
+        first = next(module.parameters(), None)
+        if first is not None and first.device != example.device:
+            raise NadkitError(
+                f"the example is on {example.device} and the {name} on {first.device}; move one of them: "
+                "example.to(device)"
+            )
+    good = isinstance(batches, Sequence) and batches and all(type(b) is int and b > 0 for b in batches)
+    if not good or type(rounds) is not int or rounds < 1:
+        raise NadkitError(f"batches and rounds are whole numbers of 1 or more, got {batches!r} and {rounds!r}")
+
+
+@contextmanager
+def _at_rest(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    with frozen(nn.ModuleList(modules.values())):
+        yield
+
+
+def _answer(table: pd.DataFrame) -> str:
+    def told(row: Any) -> str:
+        where = f" at batch {row.batch} on {row.device}" if row.quantity == "latency" else ""
+        return f"{row.quantity.replace('_', ' ')}{where} ×{row.ratio:.2f}"
+
+    rows = list(table.itertuples())
+    pays = ", ".join(told(row) for row in rows if row.ratio < 1)
+    not_there = ", ".join(told(row) for row in rows if not row.ratio < 1)
+    if not not_there:
+        return f"Slicing pays throughout: {pays}."
+    return (f"Slicing pays in {pays}; it" if pays else "Slicing") + f" does not pay in {not_there}."
