@@ -233,10 +233,14 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
 
 
 def make_model(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    return shaken(MODELS[name][0], seed, dtype)
+
+
+def shaken(make: Callable[[], nn.Module], seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model with weights and statistics that are all different, so that no mistake hides behind a 0 or 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[name][0]()
+        model = make()
         for part in model.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 nn.init.normal_(part.weight)
@@ -246,3 +250,53 @@ def make_model(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> 
             if isinstance(part, nn.PReLU):
                 nn.init.uniform_(part.weight, -0.5, 0.5)
     return model.to(dtype)
+
+
+class Drawn(nn.Module):
+    """A network drawn by chance: one step after another, each of a kind, a tap after each."""
+
+    KINDS = ("conv", "point", "depth", "group", "residual", "join", "norm", "squeeze", "pool", "shift", "whole")
+
+    def __init__(self, kinds: tuple[str, ...], width: int = 4) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.stem = nn.Conv2d(2, width, 3, padding=1)
+        self.steps, self.taps = nn.ModuleList(), nn.ModuleList()
+        for kind in kinds:
+            step, grown = self._step(kind, width)
+            width += grown
+            self.steps.append(step)
+            self.taps.append(nn.Identity())
+        self.head = nn.Linear(width * 4, 3)
+
+    @staticmethod
+    def _step(kind: str, width: int) -> tuple[nn.Module, int]:
+        simple: dict[str, Callable[[], nn.Module]] = {
+            "conv": lambda: nn.Conv2d(width, width, 3, padding=1),
+            "point": lambda: nn.Conv2d(width, width, 1, bias=False),
+            "depth": lambda: nn.Conv2d(width, width, 3, padding=1, groups=width),
+            "group": lambda: nn.Conv2d(width, width, 1, groups=2),
+            "residual": lambda: nn.Conv2d(width, width, 3, padding=1),
+            "norm": lambda: nn.BatchNorm2d(width),
+            "squeeze": lambda: nn.Conv2d(width, width, 1),
+            "pool": lambda: nn.AvgPool2d(3, 1, 1),
+            "whole": lambda: nn.GroupNorm(2, width),
+        }
+        if kind == "join":
+            return nn.Conv2d(width, 2, 3, padding=1), 2
+        return (simple[kind]() if kind in simple else nn.Identity()), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for kind, step, tap in zip(self.kinds, self.steps, self.taps, strict=True):
+            y = step(x if kind != "squeeze" else x.mean((2, 3), keepdim=True))
+            if kind == "residual":
+                y = F.relu(y) + x
+            elif kind == "join":
+                y = torch.cat([F.relu(y), x], 1)
+            elif kind == "squeeze":
+                y = x * torch.sigmoid(y)
+            elif kind == "shift":
+                y = F.silu(1 - x)
+            x = tap(y)
+        return self.head(F.adaptive_avg_pool2d(x, 2).flatten(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -118,6 +119,8 @@ def _told(builder: Builder, node: fx.Node) -> str:
         return "the input"
     if node.op == "output":
         return "the output"
+    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+        return _told(builder, node.args[0])  # one of several tensors that an operation gives
     if node.op == "call_module":
         module = builder.modules[str(node.target)]
         return f"{type(module).__name__} {str(node.target).removeprefix('model.')!r}"

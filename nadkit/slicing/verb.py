@@ -207,8 +207,8 @@ def _random_inputs(network: Network) -> Tensor:
         return network.prepare((pixels * 255).to(torch.uint8))
 
 
-def _difference(found: Tensor, wanted: Tensor) -> float:
-    if found.shape != wanted.shape or not bool(found.isfinite().all()):
+def _difference(found: object, wanted: Tensor) -> float:
+    if not isinstance(found, Tensor) or found.shape != wanted.shape or not bool(found.isfinite().all()):
         return float("inf")
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
 
