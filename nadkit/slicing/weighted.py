@@ -66,9 +66,10 @@ def sliced(module: Weighted, weight: Tensor, bias: Tensor | None, groups: int = 
     made = copy.deepcopy(module)
     old = module.weight
     made.weight = nn.Parameter(weight.detach().to(old).clone(), requires_grad=old.requires_grad)
+    like = old if module.bias is None else module.bias
     made.bias = None
     if bias is not None:
-        made.bias = nn.Parameter(bias.detach().to(old).clone(), requires_grad=old.requires_grad)
+        made.bias = nn.Parameter(bias.detach().to(old).clone(), requires_grad=like.requires_grad)
     if isinstance(made, nn.Linear):
         made.out_features, made.in_features = weight.shape
     else:
