@@ -223,7 +223,7 @@ def test_groups_are_filled_up_and_it_is_said() -> None:
     scores = {"stem": [1, 1, 1, 0, 1, 0, 0, 1], "group": [1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0]}
     masks = nk.MaskSet.from_scores({a: torch.tensor([s]).float() for a, s in scores.items()}, ["a"])
     small = nk.export(network, masks, "a")
-    conv = small.get_submodule("group.0")
+    conv = small.get_submodule("group_0")
     assert (conv.groups, conv.in_channels, conv.out_channels) == (2, 4, 6)
     table = report(small)
     assert table[["sliced", "gated"]].values.tolist() == [[2, 1], [6, 2]]
@@ -305,7 +305,7 @@ def test_parameters_keep_their_flags() -> None:
     model.layers[7].weight.requires_grad_(True)
     network = wrapped(model, ["layers.3"])
     small = nk.export(network, random_masks(network, 0, 0.5), "a")
-    assert [key for key, p in small.named_parameters() if p.requires_grad] == ["layers.7.weight"]
+    assert [key for key, p in small.named_parameters() if p.requires_grad] == ["layers_7.weight"]
 
 
 def test_a_slice_is_made_of_torch_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,10 +14,16 @@ from nadkit.slicing.tracing import Shape, Static, without_in_place
 
 
 class Buildable(Rule, Protocol):
-    """A rule that can make its node again."""
+    """A rule that can make its node again.
+
+    `writable` says that no gradient needs the output, so that what reads it alone may write into it.
+    """
+
+    @property
+    def writable(self) -> bool: ...  # noqa: D102
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
-        """Return the new node that gives the channels of a mask, in order; None for all of it."""
+        """Return the new node that gives the channels of a mask, in `Builder.order`; None for all of it."""
 
 
 class Builder:
@@ -25,10 +32,12 @@ class Builder:
     Parameters
     ----------
     flow : what is to be computed
+    ranks : of the channels of tensors that do not lie in their natural order
     """
 
-    def __init__(self, flow: Flow):
+    def __init__(self, flow: Flow, ranks: Mapping[fx.Node, Tensor] | None = None):
         self.flow = flow
+        self._ranks = {} if ranks is None else ranks
         self.graph = fx.Graph()
         self.parts: dict[str, nn.Module | Tensor] = {}
         self.restored: list[tuple[fx.Node, fx.Node, Tensor]] = []  # reader, node, constants put back
@@ -51,7 +60,7 @@ class Builder:
             else:
                 rule = cast("Buildable", self.flow.rules[node])
                 self._new[node] = rule.build(self, self.flow.computed.get(node))
-        self.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+        self.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or node.target == "add_")
         self.graph.lint()
         used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         parts: dict[str, Any] = {name: part for name, part in self.parts.items() if name in used}
@@ -88,52 +97,65 @@ class Builder:
         axis = self.flow.states[node].axis
         return self._new[node] if axis is None else self.take(node, axis, None)
 
-    def take(self, node: fx.Node, axis: int, mask: Tensor | None) -> Any:
-        """Return the new node with these channels of an old one, in order; constants are put back."""
+    def order(self, node: fx.Node, mask: Tensor) -> Tensor:
+        """Return the channels of a mask in the order in which they lie in a node's tensor."""
+        index = mask.nonzero().flatten()
+        return index[self._ranks[node][index].argsort()] if node in self._ranks else index
+
+    def take(self, node: fx.Node, axis: int, want: Tensor | None) -> Any:
+        """Return the new node with these channels of an old one, in this order; constants are put back."""
         state, shape = self.flow.states[node], self.flow.shape(node)
         assert shape is not None  # channels are those of a tensor
-        if mask is None:
-            mask = torch.ones(shape.sizes[axis], dtype=torch.bool)
+        natural = torch.arange(shape.sizes[axis])
+        want = natural if want is None else want
         if state.values is not None and state.axis != axis:
-            whole = self.take(node, cast("int", state.axis), None)
-            return self.part(shape, whole, axis, torch.ones_like(mask), mask)
-        key = (node, (axis, *mask.nonzero().flatten().tolist()))
+            return self.part(shape, self.take(node, cast("int", state.axis), None), axis, natural, want)
+        key = (node, (axis, *want.tolist()))
         if key not in self._taken:
-            self._taken[key] = self._take(node, axis, mask, shape)
-        if state.values is not None and bool((put := mask & ~state.values.isnan()).any()):
-            self.restored.append((cast("fx.Node", self._reader), node, put))
+            self._taken[key] = self._take(node, axis, want, shape)
+        if state.values is not None:
+            put = torch.zeros_like(state.values, dtype=torch.bool)
+            put[want] = ~state.values[want].isnan()
+            if bool(put.any()):
+                self.restored.append((cast("fx.Node", self._reader), node, put))
         return self._taken[key]
 
-    def _take(self, node: fx.Node, axis: int, mask: Tensor, shape: Shape) -> Any:
-        values = self.flow.states[node].values
+    def _take(self, node: fx.Node, axis: int, want: Tensor, shape: Shape) -> Any:
+        values, natural = self.flow.states[node].values, torch.arange(shape.sizes[axis])
         if values is None:
-            if node.op == "get_attr" and not bool(mask.all()):
-                return self.attribute(node, (axis, mask))
-            return self.part(shape, self._new[node], axis, torch.ones_like(mask), mask)
-        have = self.flow.computed.get(node, torch.zeros_like(mask))
-        put = mask & ~have
+            if node.op == "get_attr" and not torch.equal(want, natural):
+                return self.attribute(node, (axis, want))
+            return self.part(shape, self._new[node], axis, natural, want)
+        computed = self.flow.computed.get(node, torch.zeros_like(values, dtype=torch.bool))
+        have = self.order(node, computed)
+        put = ~computed[want]
         if not bool(put.any()):
-            return self.part(shape, self._new[node], axis, have, mask)
+            return self.part(shape, self._new[node], axis, have, want)
         # Nothing but constants is put back: what varies and is needed is computed.
-        constants = torch.where(put, values, 0.0)
+        constants = torch.where(put, values[want], 0.0)
         assert bool(constants.isfinite().all())
-        if node in self.flow.trace.gates and bool(mask.all()):
-            data = cast("fx.Node", node.args[0])
-            there = self.flow.computed.get(data)
-            if self.flow.states[data].values is None or (there is not None and bool(there.all())):
-                gate = self._constant(axis, self.flow.trace.gates[node][2], shape)
-                return self.graph.call_function(torch.mul, (self._new[data], gate))
-        if not bool((have & mask).any()):
-            full = self._constant(axis, constants[mask], shape)
+        if node in self.flow.trace.gates and torch.equal(want, natural) and self._is_natural(node.args[0]):
+            gate = self._constant(axis, self.flow.trace.gates[node][2], shape)
+            return self.graph.call_function(torch.mul, (self._new[cast("fx.Node", node.args[0])], gate))
+        if bool(put.all()):
             sizes = self.sizes(shape)
-            sizes[axis] = int(mask.sum())
-            return self.graph.call_method("expand", (full, tuple(sizes)))
+            sizes[axis] = len(want)
+            return self.graph.call_method("expand", (self._constant(axis, constants, shape), tuple(sizes)))
         # One channel of zeros behind those that are there, and every absent one reads it.
         behind = len(shape.sizes) - 1 - axis
         padded = self.graph.call_function(nn.functional.pad, (self._new[node], (0, 0) * behind + (0, 1)))
-        place = torch.full((len(mask),), int(have.sum()))
-        place[have] = torch.arange(int(have.sum()))
-        return self.shift(shape, self._select(shape, padded, axis, place[mask]), axis, constants[mask])
+        place = torch.full((len(natural),), len(have))
+        place[have] = torch.arange(len(have))
+        return self.shift(shape, self._select(shape, padded, axis, place[want]), axis, constants)
+
+    def _is_natural(self, node: object) -> bool:
+        """Tell whether all channels of a node are there, in their natural order."""
+        if not isinstance(node, fx.Node) or node not in self.flow.live:
+            return False
+        if self.flow.states[node].values is None:
+            return True
+        computed = self.flow.computed[node]
+        return bool(computed.all()) and torch.equal(self.order(node, computed), torch.arange(len(computed)))
 
     def there(self, node: fx.Node, axis: int, mask: Tensor) -> Tensor:
         """Return the channels that are computed, if they hold those of a mask, else the mask."""
@@ -143,11 +165,16 @@ class Builder:
         have = self.flow.computed.get(node, torch.zeros_like(state.values, dtype=torch.bool))
         return have if axis == state.axis and not bool((mask & ~have).any()) else mask
 
-    def part(self, shape: Shape | None, new: Any, axis: int, have: Tensor, mask: Tensor) -> Any:
+    def part(self, shape: Shape | None, new: Any, axis: int, have: Tensor, want: Tensor) -> Any:
         """Return the node of some of the channels that a new node has."""
-        if torch.equal(have, mask):
+        if torch.equal(have, want):
             return new
-        return self._select(shape, new, axis, mask[have].nonzero().flatten())
+        place = torch.full((int(have.max()) + 1,), -1)
+        place[have] = torch.arange(len(have))
+        index = place[want]
+        if (start := side_by_side(index)) is not None:
+            return self.graph.call_method("narrow", (new, axis, start, len(want)))
+        return self._select(shape, new, axis, index)
 
     def shift(self, shape: Shape | None, new: Any, axis: int, constants: Tensor) -> Any:
         """Return the node of a tensor to which a constant was added for each channel."""
@@ -161,9 +188,8 @@ class Builder:
             return self.graph.call_function(torch.index_select, (new, axis, at))
         # Chosen on axis 1, the pictures would come out in the other memory format, and all behind be slow.
         moved = self.graph.call_method("permute", (new, 0, 2, 3, 1))
-        return self.graph.call_method(
-            "permute", (self.graph.call_function(torch.index_select, (moved, 3, at)), 0, 3, 1, 2)
-        )
+        chosen = self.graph.call_function(torch.index_select, (moved, 3, at))
+        return self.graph.call_method("permute", (chosen, 0, 3, 1, 2))
 
     def _constant(self, axis: int, values: Tensor, shape: Shape) -> Any:
         sizes = [1] * len(shape.sizes)
@@ -174,11 +200,24 @@ class Builder:
 
     # What rules make.
 
-    def scatter(self, base: Any, axis: int, index: Tensor, part: Any) -> Any:
-        """Return a tensor with another added to some of its channels."""
-        return self.graph.call_function(
-            torch.index_add, (base, axis, self.tensor("index", index), part)
-        )
+    def scatter(self, value: fx.Node, base: Any, axis: int, index: Tensor, part: Any) -> Any:
+        """Return the node of a tensor with another added to some of its channels.
+
+        Parameters
+        ----------
+        value, base : the old node, and the new one of its channels
+        axis, index : the channels added to, in the order of the part's
+        part : what is added
+        """
+        # What a convolution or a norm gave to this sum alone can be written into.
+        rule = cast("Buildable", self.flow.rules[value])
+        alone = base is self._new[value] and rule.writable and len(value.users) == 1
+        start = side_by_side(index)
+        if alone and start is not None:
+            view = self.graph.call_method("narrow", (base, axis, start, len(index)))
+            self.graph.call_method("add_", (view, part))
+            return base
+        return self.graph.call_function(torch.index_add, (base, axis, self.tensor("index", index), part))
 
     def tensor(self, name: str, value: Tensor) -> fx.Node:
         """Return the node of a new buffer."""
@@ -193,7 +232,7 @@ class Builder:
         """Return the path of a new module: that of the old one, with a number if it runs more than once."""
         full = (self.modules[str(node.target)], *key)
         if full not in self._made:
-            self._made[full] = self._name(str(node.target).removeprefix("model."))
+            self._made[full] = self._name(str(node.target).removeprefix("model.").replace(".", "_"))
             self.parts[self._made[full]] = made
         return self._made[full]
 
@@ -209,12 +248,12 @@ class Builder:
         value = _attribute(self.flow.trace.root, str(node.target))
         if not isinstance(value, Tensor):
             return self.graph.create_node("get_attr", node.target, (), {})
-        cut = () if part is None else (part[0], *part[1].nonzero().flatten().tolist())
+        cut = () if part is None else (part[0], *part[1].tolist())
         key = (value, "attribute", cut)
         if key not in self._made:
             made = value.detach().clone()
             if part is not None:
-                made = made.index_select(part[0], part[1].nonzero().flatten().to(made.device))
+                made = made.index_select(part[0], part[1].to(made.device))
             if isinstance(value, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=value.requires_grad)
             self._made[key] = self._name(str(node.target).removeprefix("model.").replace(".", "_"))
@@ -227,6 +266,18 @@ class Builder:
             number += 1
             name = f"{wanted}_{number}"
         return name
+
+
+def side_by_side(index: Tensor) -> int | None:
+    """Return where places begin that follow each other, None if they do not.
+
+    Examples
+    --------
+    >>> side_by_side(torch.tensor([3, 4, 5])), side_by_side(torch.tensor([3, 5, 4]))
+    (3, None)
+    """
+    start = int(index[0])
+    return start if torch.equal(index, torch.arange(start, start + len(index))) else None
 
 
 def is_channels_last(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,7 +25,7 @@ F = nn.functional
 _POINTWISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
     nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Sigmoid, nn.LogSigmoid,
-    nn.Hardshrink, nn.Softshrink, nn.Threshold, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
+    nn.Hardshrink, nn.Softshrink, nn.Threshold, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
     nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
 )  # fmt: skip
 _POINTWISE = {
@@ -146,7 +147,7 @@ def _gate(node: fx.Node, flow: Flow) -> Rule:
 
 
 def _copied(node: fx.Node) -> Callable[[Builder, Any, Tensor], Any]:
-    def make(build: Builder, new: Any, mask: Tensor) -> Any:  # noqa: ARG001
+    def make(build: Builder, new: Any, index: Tensor) -> Any:  # noqa: ARG001
         rest = build.arg(node.args[1:])
         return build.copy(node, (new, *rest), build.arg(node.kwargs))
 
@@ -234,14 +235,14 @@ def _module(node: fx.Node, data: fx.Node, module: nn.Module, flow: Flow, given: 
     if kind in _NORMS and getattr(module, "running_mean", None) is not None:
         norm = cast("nn.modules.batchnorm._BatchNorm", module)
 
-        def make(build: Builder, new: Any, mask: Tensor) -> Any:
-            index = mask.nonzero().flatten()
+        def make(build: Builder, new: Any, index: Tensor) -> Any:
             path = build.place(node, sliced_norm(module, index), *index.tolist())
             return build.graph.call_module(path, (new,))
 
-        if kind is nn.PReLU:
-            return None
-        return _alone(node, data, given, 1, lambda values: normalise(norm, values), make)
+        rule = _alone(node, data, given, 1, lambda values: normalise(norm, values), make)
+        return replace(rule, writable=True)
+    if kind is nn.Identity and axis is not None:
+        return Channelwise(node, data, (axis, axis), torch.arange(given.sizes[axis]), unchanged, None)
     if kind in _POINTWISE_MODULES and axis is not None:
         return _alone(node, data, given, axis, _of_itself(node, flow))
     if kind is nn.PReLU and axis == 1:
@@ -274,8 +275,7 @@ def _means_alone(module: nn.Module) -> bool:
 def _prelu(node: fx.Node, data: fx.Node, module: nn.PReLU, given: Shape) -> Rule:
     slope = module.weight.detach().double().cpu()
 
-    def make(build: Builder, new: Any, mask: Tensor) -> Any:
-        index = mask.nonzero().flatten()
+    def make(build: Builder, new: Any, index: Tensor) -> Any:
         made = sliced_norm(module, index) if len(slope) > 1 else sliced_norm(module, torch.tensor([0]))
         path = build.place(node, made, *(index.tolist() if len(slope) > 1 else ["one"]))
         return build.graph.call_module(path, (new,))
@@ -348,11 +348,11 @@ def _reshaped(node: fx.Node, data: fx.Node, flow: Flow, given: Shape, shape: Sha
     else:
         return None
 
-    def make(build: Builder, tensor: Any, mask: Tensor) -> Any:
+    def make(build: Builder, tensor: Any, index: Tensor) -> Any:
         if out == 1 and len(new) == 2:
             return build.graph.call_function(torch.flatten, (tensor, 1))
         sizes = [-1, *new[1:]]
-        sizes[out] = int(mask.sum())
+        sizes[out] = len(index)
         return build.graph.call_function(torch.reshape, (tensor, tuple(sizes)))
 
     return Channelwise(node, data, (axis, out), origin, unchanged, make)
@@ -379,7 +379,7 @@ def _indexed(node: fx.Node, data: fx.Node, flow: Flow, given: Shape, shape: Shap
         return None
     rest = tuple(slice(None) if place == axis else entry for place, entry in enumerate(index))
 
-    def make(build: Builder, tensor: Any, mask: Tensor) -> Any:  # noqa: ARG001
+    def make(build: Builder, tensor: Any, index: Tensor) -> Any:  # noqa: ARG001
         if all(entry == slice(None) for entry in rest):
             return tensor
         return build.graph.call_function(operator.getitem, (tensor, rest))
@@ -440,8 +440,4 @@ def _joined(node: fx.Node, name: str, flow: Flow, shape: Shape) -> Rule | None:
             operands.append((value, None))
         else:
             return None
-    return Joined(node, (operands[0], operands[1]), rank - back, channels, _number(_JOINED[name]))
-
-
-def _number(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return function
+    return Joined(node, (operands[0], operands[1]), rank - back, channels, _JOINED[name])

@@ -23,6 +23,7 @@ class Opaque:
 
     node: fx.Node
     alike = False
+    writable = False
 
     def state(self, flow: Flow) -> State:  # noqa: ARG002
         return WHOLE
@@ -83,8 +84,8 @@ class Channelwise:
     axes : of the channels, in the input and in the output
     origin : (channels out,) the input's channel that each is made from
     constant : what it makes of constants (channels in,); NaN where the result varies
-    make : builds the new node from the new input; None hands the input on
-    grouped : several channels of the output are made from one, and computed together
+    make : builds the new node from the new input and the channels in their order; None hands the input on
+    writable : no gradient needs the output
     """
 
     node: fx.Node
@@ -93,6 +94,7 @@ class Channelwise:
     origin: Tensor
     constant: Callable[[Tensor], Tensor]
     make: Callable[[Builder, Any, Tensor], Any] | None
+    writable: bool = False
     alike = True
 
     def state(self, flow: Flow) -> State:
@@ -120,9 +122,9 @@ class Channelwise:
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
         assert mask is not None  # as `state` gives an axis
-        ((data, axis, read),) = self.sources(build.flow, mask)
-        new = build.take(data, self.axes[0], read)
-        return new if self.make is None else self.make(build, new, mask)
+        want = build.order(self.node, mask)
+        new = build.take(self.data, self.axes[0], self.origin[want].unique_consecutive())
+        return new if self.make is None else self.make(build, new, want)
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Joined:
     channels: int
     function: Callable[[Any, Any], Any]
     alike = True
+    writable = False
 
     def _values(self, flow: Flow) -> list[Tensor]:
         found = []
@@ -176,34 +179,39 @@ class Joined:
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
         assert mask is not None  # as `state` gives an axis
-        if self.node.target in ADDITIONS and (out := self._scattered(build, mask)) is not None:
-            return out
+        want = build.order(self.node, mask)
+        if (found := self.uneven(build.flow, mask)) is not None:
+            return self._scattered(build, want, *found)
         new = [
-            build.take(value, axis, mask) if axis is not None else build.arg(value)
+            build.take(value, axis, want) if axis is not None else build.arg(value)
             for value, axis in self.operands
         ]
         return build.graph.create_node(self.node.op, self.node.target, tuple(new), {})
 
-    def _scattered(self, build: Builder, mask: Tensor) -> Any:
-        """Add a tensor that lacks channels, because they are constant, to the channels of one that has all."""
-        shapes = {build.flow.shape(value) for value, _ in self.operands}
-        if len(shapes) != 1:
+    def uneven(self, flow: Flow, mask: Tensor) -> tuple[fx.Node, fx.Node, Tensor] | None:
+        """Return the side of a sum that has all channels of a mask, the other, and the channels that has.
+
+        None if it is no sum of tensors of one shape, or both sides have all or neither has.
+        """
+        shapes = {flow.shape(value) for value, _ in self.operands}
+        if self.node.target not in ADDITIONS or len(shapes) != 1:
             return None
-        values = self._values(build.flow)
+        values = self._values(flow)
         for base, other in ((0, 1), (1, 0)):
             there = mask & values[other].isnan()
-            if bool((mask & ~values[base].isnan()).any()) or torch.equal(there, mask):
-                continue
-            (value, axis), (part, part_axis) = self.operands[base], self.operands[other]
-            assert axis is not None  # as both have the output's shape
-            assert part_axis is not None
-            whole = build.take(value, axis, mask)
-            if bool(there.any()):
-                index = there[mask].nonzero().flatten()
-                whole = build.scatter(whole, self.axis, index, build.take(part, part_axis, there))
-            constants = torch.where(there, 0.0, values[other])[mask]
-            return build.shift(build.flow.shape(self.node), whole, self.axis, constants)
+            if not bool((mask & ~values[base].isnan()).any()) and not torch.equal(there, mask):
+                return self.operands[base][0], self.operands[other][0], there
         return None
+
+    def _scattered(self, build: Builder, want: Tensor, base: fx.Node, part: fx.Node, there: Tensor) -> Any:
+        """Add a tensor that lacks channels, because they are constant, to the channels of one that has all."""
+        out = build.take(base, self.axis, want)
+        has = there[want]
+        if bool(has.any()):
+            added = build.take(part, self.axis, want[has])
+            out = build.scatter(base, out, self.axis, has.nonzero().flatten(), added)
+        values = build.flow.values(part, self.axis)[want]
+        return build.shift(build.flow.shape(self.node), out, self.axis, torch.where(has, 0.0, values))
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,7 @@ class Cat:
     parts: Sequence[fx.Node]
     axis: int
     alike = True
+    writable = False
 
     def _sizes(self, flow: Flow) -> list[int]:
         return [shape.sizes[self.axis] for part in self.parts if (shape := flow.shape(part)) is not None]
@@ -238,10 +247,14 @@ class Cat:
         if sum(cut) < 2:
             taken = [wanted for _, wanted in read]
         # Where several parts are there with more than is wanted, one choice behind the join is faster.
-        new = [build.take(part, self.axis, there) for (part, _), there in zip(read, taken, strict=True)]
+        new = [
+            build.take(part, self.axis, there.nonzero().flatten())  # these lie in their natural order
+            for (part, _), there in zip(read, taken, strict=True)
+        ]
         out = new[0] if len(new) == 1 else build.graph.call_function(torch.cat, (new, self.axis))
-        there, wanted = torch.cat(taken), torch.cat([wanted for _, wanted in read])
-        return build.part(build.flow.shape(self.node), out, self.axis, there, wanted)
+        wanted = torch.cat([wanted for _, wanted in read]).nonzero().flatten()
+        have = torch.cat(taken).nonzero().flatten()
+        return build.part(build.flow.shape(self.node), out, self.axis, have, wanted)
 
 
 @dataclass(frozen=True)
@@ -253,6 +266,7 @@ class CatElsewhere:
     axis: int
     along: int
     alike = True
+    writable = False
 
     def state(self, flow: Flow) -> State:
         every = torch.stack([flow.values(part, self.axis) for part in self.parts])
@@ -265,7 +279,9 @@ class CatElsewhere:
         return [(part, self.axis, mask) for part in self.parts]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
-        new = [build.take(part, self.axis, mask) for part in self.parts]
+        assert mask is not None  # as `state` gives an axis
+        want = build.order(self.node, mask)
+        new = [build.take(part, self.axis, want) for part in self.parts]
         return build.graph.call_function(torch.cat, (new, self.along))
 
 

@@ -17,6 +17,7 @@ from nadkit.networks import Network, log_odds
 from nadkit.slicing.build import Builder, is_channels_last
 from nadkit.slicing.flow import Flow
 from nadkit.slicing.known import gates_alone, rule_of
+from nadkit.slicing.orders import ranks
 from nadkit.slicing.reporting import layer_rows
 from nadkit.slicing.tracing import trace
 from nadkit.taps import Taps, frozen
@@ -140,7 +141,7 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         for rules in (rule_of, gates_alone):
             with frozen(network.model):  # operations are asked what they make of constants
                 flow = Flow(traced, rules)
-            builder = Builder(flow)
+            builder = Builder(flow, ranks(flow))
             small = _finish(network, builder.run(), scale)
             difference = _difference(small(inputs.clone()), wanted)
             found.append(difference)

@@ -88,6 +88,7 @@ class Dense:
     module: Weighted
     axis: int
     alike = False
+    writable = True
 
     @property
     def channels(self) -> int:
@@ -123,15 +124,19 @@ class Dense:
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
         return [] if mask is not None and not bool(mask.any()) else [(self.data, self.axis, ~self._known(flow)[1])]
 
+    def _columns(self, build: Builder, read: Tensor) -> Tensor:
+        same = build.flow.states[self.data].axis == self.axis
+        return build.order(self.data, read) if same else read.nonzero().flatten()
+
     def build(self, build: Builder, mask: Tensor | None) -> Any:
         assert mask is not None  # as `state` gives an axis
         values, known = self._known(build.flow)
-        rows, columns = mask.nonzero().flatten(), (~known).nonzero().flatten()
+        rows, columns = build.order(self.node, mask), self._columns(build, ~known)
         weight = self.module.weight.detach()
         order = (columns, rows) if _transposed(self.module) else (rows, columns)
         weight = weight.index_select(0, order[0].to(weight.device)).index_select(1, order[1].to(weight.device))
         made = sliced(self.module, weight, self._bias(values, known, rows))
-        new = build.take(self.data, self.axis, ~known)
+        new = build.take(self.data, self.axis, columns)
         bias = known & (values != 0)
         key = (tuple(rows.tolist()), tuple(columns.tolist()), tuple(values[bias].tolist()))
         return build.graph.call_module(build.place(self.node, made, *key), (new,))
@@ -149,6 +154,7 @@ class Grouped:
     module: nn.modules.conv._ConvNd
 
     alike = False
+    writable = True
 
     def _fold(self, flow: Flow) -> tuple[Tensor, Tensor]:
         """Return constants and those that need not be read, (groups, channels in each)."""
@@ -192,8 +198,10 @@ class Grouped:
         weight = self.module.weight.detach().cpu()
         bias = None if self.module.bias is None else self.module.bias.detach().double().cpu()
         each = rows.shape[1]
-        weights, shifts = [], []
-        for group in rows.any(1).nonzero().flatten().tolist():
+        weights, shifts, want, have = [], [], [], []
+        # Depthwise, a group is a channel, and may lie anywhere.
+        groups = rows.any(1).nonzero().flatten()
+        for group in (build.order(self.node, mask) if each == columns.shape[1] == 1 else groups).tolist():
             index = group * each + rows[group].nonzero().flatten()
             weights.append(weight[index][:, columns[group]])
             shift = torch.zeros(len(index), dtype=torch.float64) if bias is None else bias[index]
@@ -201,12 +209,15 @@ class Grouped:
             if bool(folded.any()):
                 shift = shift + _shift(self.module, index, folded.nonzero().flatten(), values[group][folded])
             shifts.append(shift)
-        total = torch.cat(shifts)
-        made = sliced(
-            self.module, torch.cat(weights), total if bias is not None or bool(total.any()) else None, len(weights)
+            want.append(group * columns.shape[1] + columns[group].nonzero().flatten())
+            have.append(index)
+        total, inputs, outputs = torch.cat(shifts), torch.cat(want), torch.cat(have)
+        biased = total if bias is not None or bool(total.any()) else None
+        made = sliced(self.module, torch.cat(weights), biased, len(weights))
+        key = (tuple(outputs.tolist()), tuple(inputs.tolist()), tuple(total.tolist()))
+        return build.graph.call_module(
+            build.place(self.node, made, *key), (build.take(self.data, 1, inputs),)
         )
-        key = (tuple(mask.tolist()), tuple(cast("Tensor", read).tolist()), tuple(total.tolist()))
-        return build.graph.call_module(build.place(self.node, made, *key), (build.take(self.data, 1, read),))
 
 
 def _even(chosen: Tensor, groups: Tensor) -> Tensor:
