@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx
 
 from nadkit.slicing.flow import Flow
-from nadkit.slicing.rules import CatElsewhere, Channelwise, Joined
+from nadkit.slicing.rules import Cat, CatElsewhere, Channelwise, Joined
 from nadkit.slicing.weighted import Dense, Grouped
 
 _MOST = 6  # kinds of channels of which every order is tried: 720
@@ -23,48 +23,116 @@ class _Request(NamedTuple):
     read: Tensor
 
 
+class _Classes:
+    """Tensors that share an order, and what is known of it."""
+
+    def __init__(self, flow: Flow):
+        self.flow = flow
+        self.group = {node: node for node in flow.computed}
+        self.fixed: set[fx.Node] = set()  # leaders of classes in their natural order
+        self.cats: dict[fx.Node, Cat] = {}
+        for node in flow.live:
+            self._see(node)
+        repeat = True
+        while repeat:  # one class fixed may fix another
+            before = len(self.fixed)
+            made_by: dict[fx.Node, fx.Node] = {}
+            for node, cat in self.cats.items():
+                top = self.leader(node)
+                if made_by.setdefault(top, node) is not node:
+                    self.fixed.add(top)
+                if top in self.fixed:
+                    self.fixed |= {self.leader(part) for part in cat.parts if part in self.group}
+            repeat = len(self.fixed) > before
+
+    def leader(self, node: fx.Node) -> fx.Node:
+        """Return the tensor that stands for all of its class."""
+        while self.group[node] is not node:
+            node = self.group[node]
+        return node
+
+    def _see(self, node: fx.Node) -> None:
+        rule, flow = self.flow.rules[node], self.flow
+        same = _same_channels(flow, node)
+        if isinstance(rule, Cat) and node in self.group:
+            self.cats[node] = rule
+        elif node in self.group and not same and not isinstance(rule, Dense):
+            self._fix(node)
+        for source, axis, _ in rule.sources(flow, flow.computed.get(node)):
+            if source not in self.group:
+                continue
+            if axis == flow.states[source].axis and same:
+                one, two = self.leader(source), self.leader(node)
+                self.group[one] = two
+                if one in self.fixed:
+                    self.fixed.add(two)
+            elif axis != flow.states[source].axis or not isinstance(rule, Cat | Dense):
+                self._fix(source)
+
+    def _fix(self, node: fx.Node) -> None:
+        self.fixed.add(self.leader(node))
+
+
 def ranks(flow: Flow) -> dict[fx.Node, Tensor]:
     """Return a rank for each channel of the tensors whose channels may lie in any order, (channels,).
 
     Tensors that are added, or made of each other channel by channel, share one order; weights follow it at
-    no cost. Tensors that are joined end to end, flattened or read by an operation that is not known stay in
-    their natural order. Where a sum's two sides have different channels, the order is sought in which those
-    that both have lie side by side: they are then a view, not a copy.
+    no cost. What is laid end to end follows its parts. Tensors that are flattened or read by an operation
+    that is not known stay in their natural order. Where a sum's two sides have different channels, or a part
+    of a tensor is read, the order is sought in which what is read lies side by side: then it is a view, not a
+    copy.
 
     Parameters
     ----------
     flow : what is computed
     """
-    group = {node: node for node in flow.computed}
-    fixed: set[fx.Node] = set()
+    classes = _Classes(flow)
+    while True:
+        wishes: dict[fx.Node, list[_Request]] = {}
+        for node in flow.computed:
+            for source, request in _requests(flow, node):
+                if classes.leader(source) not in classes.fixed:
+                    wishes.setdefault(classes.leader(source), []).append(request)
+        made_by = {classes.leader(node): cat for node, cat in classes.cats.items()}
+        found: dict[fx.Node, Tensor | None] = {}
+        circular = next(
+            (t for t in made_by if t not in classes.fixed and not _ranked(t, classes, made_by, wishes, found)), None
+        )
+        if circular is None:
+            break
+        classes.fixed.add(circular)
+    for top in wishes:
+        _ranked(top, classes, made_by, wishes, found)
+    return {
+        node: rank for node in flow.computed if (rank := found.get(classes.leader(node))) is not None
+    }
 
-    def leader(node: fx.Node) -> fx.Node:
-        while group[node] is not node:
-            node = group[node]
-        return node
 
-    for node in flow.live:
-        rule = flow.rules[node]
-        for source, axis, _ in rule.sources(flow, flow.computed.get(node)):
-            if source not in group:
-                continue
-            if axis != flow.states[source].axis or not isinstance(rule, Channelwise | Joined | CatElsewhere | Dense | Grouped):
-                fixed.add(leader(source))
-            elif _same_channels(flow, node):
-                one, two = leader(source), leader(node)
-                group[one] = two
-                if one in fixed:
-                    fixed.add(two)
-            elif not isinstance(rule, Dense):
-                fixed |= {leader(source), leader(node)}
-        if node in group and not _same_channels(flow, node) and not isinstance(rule, Dense):
-            fixed.add(leader(node))
-    wishes: dict[fx.Node, list[_Request]] = {}
-    for node in flow.computed:
-        if leader(node) not in fixed:
-            wishes.setdefault(leader(node), []).extend(_requests(flow, node))
-    found = {top: _best(requests) for top, requests in wishes.items() if requests}
-    return {node: found[leader(node)] for node in flow.computed if leader(node) in found}
+def _ranked(
+    top: fx.Node, classes: _Classes, made_by: Mapping[fx.Node, Cat],
+    wishes: Mapping[fx.Node, Sequence[_Request]], found: dict[fx.Node, Tensor | None],
+) -> bool:  # fmt: skip
+    """Find the ranks of a class, after those that it is made of; return whether it is not made of itself."""
+    if top in found:
+        return found[top] is not None
+    if top in classes.fixed or top not in made_by:
+        channels = len(classes.flow.computed[top])
+        found[top] = _best(wishes[top]) if top in wishes and top not in classes.fixed else torch.arange(channels)
+        return True
+    found[top] = None  # on the way
+    parts, start = [], 0
+    for part in made_by[top].parts:
+        size = len(classes.flow.values(part, made_by[top].axis))
+        rank = torch.arange(size)
+        if part in classes.group:
+            if not _ranked(classes.leader(part), classes, made_by, wishes, found):
+                return False
+            rank = cast("Tensor", found[classes.leader(part)])
+        # Ranks of a class may have gaps.
+        parts.append(rank.argsort().argsort() + start)
+        start += size
+    found[top] = torch.cat(parts)
+    return True
 
 
 def _same_channels(flow: Flow, node: fx.Node) -> bool:
@@ -78,14 +146,17 @@ def _same_channels(flow: Flow, node: fx.Node) -> bool:
     return isinstance(rule, Joined | CatElsewhere)
 
 
-def _requests(flow: Flow, node: fx.Node) -> list[_Request]:
+def _requests(flow: Flow, node: fx.Node) -> list[tuple[fx.Node, _Request]]:
+    """Return of which tensors a node reads a part, or writes to one, and which."""
     rule, mask = flow.rules[node], flow.computed[node]
-    if isinstance(rule, Channelwise) and rule.data in flow.computed:
-        return [_Request(flow.computed[rule.data], mask)]
+    reads: list[tuple[fx.Node, Tensor]] = []
+    written = []
     if isinstance(rule, Joined) and (found := rule.uneven(flow, mask)) is not None:
         _, part, there = found
-        return [_Request(mask, there), *([_Request(flow.computed[part], there)] if part in flow.computed else [])]
-    return []
+        reads, written = [(part, there)], [(node, _Request(mask, there))]
+    elif isinstance(rule, Channelwise | Cat):
+        reads = [(n, m) for n, a, m in rule.sources(flow, mask) if m is not None and a == flow.states[n].axis]
+    return written + [(n, _Request(flow.computed[n], m & flow.computed[n])) for n, m in reads if n in flow.computed]
 
 
 def _best(requests: Sequence[_Request]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from nadkit.slicing.build import Builder
+from nadkit.slicing.build import Builder, side_by_side
 from nadkit.slicing.flow import WHOLE, Flow, Source, State
 from nadkit.slicing.tracing import Shape, Static
 
@@ -241,20 +241,22 @@ class Cat:
     def build(self, build: Builder, mask: Tensor | None) -> Any:
         assert mask is not None  # as `state` gives an axis
         sizes = self._sizes(build.flow)
-        read = [(p, m) for p, m in zip(self.parts, mask.split(sizes), strict=True) if bool(m.any())]
-        taken = [build.there(part, self.axis, wanted) for part, wanted in read]
-        cut = [not torch.equal(there, wanted) for there, (_, wanted) in zip(taken, read, strict=True)]
-        if sum(cut) < 2:
-            taken = [wanted for _, wanted in read]
+        read, taken, copied, start = [], [], 0, 0
+        for part, wanted in zip(self.parts, mask.split(sizes), strict=True):
+            if bool(wanted.any()):
+                have = build.order(part, build.there(part, self.axis, wanted))
+                copied += side_by_side(wanted[have].nonzero().flatten()) is None
+                read.append((part, have, build.order(part, wanted), start))
+            start += len(wanted)
         # Where several parts are there with more than is wanted, one choice behind the join is faster.
-        new = [
-            build.take(part, self.axis, there.nonzero().flatten())  # these lie in their natural order
-            for (part, _), there in zip(read, taken, strict=True)
-        ]
+        new = []
+        for part, have, wanted, start in read:
+            chosen = have if copied > 1 else wanted
+            new.append(build.take(part, self.axis, chosen))
+            taken.append(chosen + start)
         out = new[0] if len(new) == 1 else build.graph.call_function(torch.cat, (new, self.axis))
-        wanted = torch.cat([wanted for _, wanted in read]).nonzero().flatten()
-        have = torch.cat(taken).nonzero().flatten()
-        return build.part(build.flow.shape(self.node), out, self.axis, have, wanted)
+        want = build.order(self.node, mask)
+        return build.part(build.flow.shape(self.node), out, self.axis, torch.cat(taken), want)
 
 
 @dataclass(frozen=True)
