@@ -212,6 +212,59 @@ class Shuffle(nn.Module):
         return self.head(self.last(self.shuffled(self.stem(x))).mean((2, 3)))
 
 
+class Tokens(nn.Module):
+    """Samples and places in one axis and apart again, and sizes that the code asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Sequential(nn.Conv2d(2, 6, 4, 4), nn.PReLU())
+        self.one = nn.Sequential(nn.Linear(6, 7), nn.ReLU())
+        self.two = nn.Sequential(nn.Linear(7, 5), nn.Tanh())
+        self.head = nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x)
+        b, c, h, w = x.shape
+        x = self.one(x.permute(0, 2, 3, 1).reshape(b * h * w, c))
+        x = self.two(x.view(b, h * w, -1))
+        return self.head(x.transpose(1, 2)[:, :, : h * w].reshape(x.size(0), x.shape[2] * x.shape[1]))
+
+
+class Written(nn.Module):
+    """Writes into tensors that are read again, in every way of saying so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.next = nn.Conv2d(6, 6, 1)
+        self.tap, self.tip = nn.Identity(), nn.Identity()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        z = self.tap(self.act(y))
+        z = self.next(z) + y  # y was written into
+        F.leaky_relu(z, 0.1, True)
+        z.mul_(0.5)
+        u = torch.relu_(1 - z)
+        return self.head((self.tip(u) - z).mean((2, 3)))
+
+
+class Product(nn.Module):
+    """Two gated tensors multiplied, and what their product is worth behind a padded convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
+        self.right = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sigmoid())
+        self.last = nn.Conv2d(4, 5, 3, padding=1)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.sigmoid(self.last(self.left(x) * self.right(x))).mean((2, 3)))
+
+
 # Name → how it is made, and where its gates sit.
 MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "depthwise": (Depthwise, ["stem", "act", "point"]),
@@ -228,6 +281,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "perceptron": (Perceptron, ["layers.1", "layers.3", "layers.6"]),
     "attention": (Attention, ["join", "wide", "end"]),
     "mixed": (Mixed, ["stem", "up", "act", "last"]),
+    "tokens": (Tokens, ["patch", "one", "two"]),
+    "written": (Written, ["tap", "next", "tip"]),
+    "product": (Product, ["left", "right", "last"]),
     "shuffle": (Shuffle, ["stem", "shuffled", "last"]),
 }
 
@@ -237,7 +293,7 @@ def make_model(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> 
 
 
 def shaken(make: Callable[[], nn.Module], seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """A model with weights and statistics that are all different, so that no mistake hides behind a 0 or 1."""
+    """A model with weights and statistics that are all different, so that none hides a mistake."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make()
@@ -255,7 +311,19 @@ def shaken(make: Callable[[], nn.Module], seed: int, dtype: torch.dtype = torch.
 class Drawn(nn.Module):
     """A network drawn by chance: one step after another, each of a kind, a tap after each."""
 
-    KINDS = ("conv", "point", "depth", "group", "residual", "join", "norm", "squeeze", "pool", "shift", "whole")
+    KINDS = (
+        "conv",
+        "point",
+        "depth",
+        "group",
+        "residual",
+        "join",
+        "norm",
+        "squeeze",
+        "pool",
+        "shift",
+        "whole",
+    )
 
     def __init__(self, kinds: tuple[str, ...], width: int = 4) -> None:
         super().__init__()

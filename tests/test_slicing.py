@@ -125,7 +125,9 @@ def test_all_units_kept_gives_the_whole_network() -> None:
     for name in ("resnet-fashion", "darts-scenes"):
         network = nk.load_network(name)
         scores = {a: torch.ones(1, layer.units) for a, layer in network.layers.items()}
-        small = nk.export(network, nk.MaskSet.from_scores(scores, [network.class_names[0]]), network.class_names[0])
+        small = nk.export(
+            network, nk.MaskSet.from_scores(scores, [network.class_names[0]]), network.class_names[0]
+        )
         inputs = network.prepare(torch.rand(2, *network.input_shape))
         with torch.no_grad():
             assert torch.equal(small(inputs), network.logits(inputs))
@@ -143,11 +145,48 @@ def test_the_untrained_control_keeps_its_scale() -> None:
         assert difference(small(inputs), wanted) < 1e-5
 
 
+def test_a_product_of_which_nothing_is_left_answers_a_constant() -> None:
+    network = wrapped(make_model("product"), ["left", "right"])
+    scores = {"left": torch.tensor([[1.0, 1, 0, 0]]), "right": torch.tensor([[0.0, 0, 1, 1]])}
+    masks = nk.MaskSet.from_scores(scores, ["a"])
+    small = nk.export(network, masks, "a")
+    for count in (1, 5):
+        inputs = some_inputs()[:count]
+        with torch.no_grad():
+            assert small(inputs).shape == (count, 3)
+            assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-12
+    assert not any(isinstance(part, nn.Conv2d | nn.Linear) for part in small.modules())
+
+
+def own_relu(x: Tensor) -> Tensor:
+    """Not torch's: every channel reads all others."""
+    return x - x.mean(1, keepdim=True)
+
+
+own_relu.__name__ = "relu"
+torch.fx.wrap("own_relu")
+
+
+class Homonym(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(own_relu(self.act(self.conv(x))).mean((2, 3)))
+
+
+def test_a_function_is_known_by_more_than_its_name() -> None:
+    network = wrapped(Homonym(), ["act"])
+    table = report(nk.export(network, random_masks(network, 0, 0.5), "a"))
+    assert table["why"].tolist() == ["read whole by relu()"]
+
+
 # By hand
 
 
 def test_sizes_and_weights_worked_out_by_hand() -> None:
-    """Of 4 units 1 and 3 are kept, of 3 units only 2: what is left is two rows, then one row of two columns."""
+    """Of 4 units 1 and 3 are kept, of 3 units only 2: two rows are left, then one of two columns."""
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)
     )
@@ -202,7 +241,11 @@ def test_what_cannot_be_cut_stays_a_gate_and_is_named() -> None:
     scores = {"stem": [1, 1, 0, 0, 0, 1], "shuffled": [0, 1, 1, 1, 1, 0], "last": [1, 0, 0, 0, 0]}
     masks = nk.MaskSet.from_scores({a: torch.tensor([s]).float() for a, s in scores.items()}, ["a"])
     table = report(nk.export(network, masks, "a")).set_index("layer")
-    assert table[["units", "kept", "sliced", "gated"]].values.tolist() == [[6, 3, 0, 3], [6, 4, 0, 2], [5, 1, 4, 0]]
+    assert table[["units", "kept", "sliced", "gated"]].values.tolist() == [
+        [6, 3, 0, 3],
+        [6, 4, 0, 2],
+        [5, 1, 4, 0],
+    ]
     assert table["why"].tolist() == [
         "read whole by ChannelShuffle 'shuffled'", "computed whole by ChannelShuffle 'shuffled'", "",
     ]  # fmt: skip
@@ -255,7 +298,7 @@ def test_a_slice_that_differs_falls_back_on_gates(monkeypatch: pytest.MonkeyPatc
 
     network = wrapped(make_model("norm after"), MODELS["norm after"][1])
     masks = random_masks(network, 0, 0.5)
-    monkeypatch.setattr(weighted, "folds", lambda module: True)  # which zero padding forbids
+    monkeypatch.setattr(weighted, "folds", lambda _: True)  # which zero padding forbids
     small = nk.export(network, masks, "a")
     inputs = some_inputs()
     with torch.no_grad():
@@ -312,7 +355,11 @@ def test_a_slice_is_made_of_torch_alone() -> None:
     network = wrapped(make_model("residual"), ["stem", "one", "two", "three"])
     small = nk.export(network, random_masks(network, 0, 0.5), "a")
     homes = {type(part).__module__.split(".")[0] for part in small.modules()}
-    homes |= {node.target.__module__.split(".")[0].lstrip("_") for node in small.graph.nodes if callable(node.target)}
+    homes |= {
+        node.target.__module__.split(".")[0].lstrip("_")
+        for node in small.graph.nodes
+        if callable(node.target)
+    }
     assert homes <= {"torch", "operator"}
     assert "nadkit" not in small.code
 
@@ -332,7 +379,11 @@ def test_in_place_operations_write_into_no_input() -> None:
 
 @pytest.fixture(scope="module")
 def fashion() -> tuple[nk.Network, nk.MaskSet, nk.Images]:
-    return nk.load_network("vgg-fashion"), nk.load_masks("vgg-fashion"), nk.load_images("fashion", per_class=15)
+    return (
+        nk.load_network("vgg-fashion"),
+        nk.load_masks("vgg-fashion"),
+        nk.load_images("fashion", per_class=15),
+    )
 
 
 def test_a_detector_gives_calibrated_log_odds(fashion: tuple[nk.Network, nk.MaskSet, nk.Images]) -> None:
@@ -380,7 +431,9 @@ def test_a_detector_that_ranks_nothing_says_so(fashion: tuple[nk.Network, nk.Mas
     swapped = images.labels.clone()
     bag, boot = images.class_names.index("bag"), images.class_names.index("ankle boot")
     swapped[images.labels == bag], swapped[images.labels == boot] = boot, bag
-    wrong = nk.Images(images.pixels, swapped, images.class_names)[(images.labels == bag) | (images.labels == boot)]
+    wrong = nk.Images(images.pixels, swapped, images.class_names)[
+        (images.labels == bag) | (images.labels == boot)
+    ]
     with pytest.warns(UserWarning, match="always answers 0"):
         small = nk.export(network, masks, "bag", head="binary", images=wrong)
     with torch.no_grad():

@@ -113,7 +113,9 @@ def same(one: nn.Module, two: nn.Module, inputs: Tensor) -> bool:
         return torch.equal(one(inputs), two(inputs))
 
 
-def test_a_detector_comes_back_from_its_file(detector: tuple[nk.Network, nn.Module, Tensor], tmp_path: Path) -> None:
+def test_a_detector_comes_back_from_its_file(
+    detector: tuple[nk.Network, nn.Module, Tensor], tmp_path: Path
+) -> None:
     network, small, inputs = detector
     path = slicing.save(small, tmp_path / "bag.safetensors")
     for again in (slicing.load(path), slicing.load(path, network)):
@@ -145,9 +147,11 @@ def test_weights_trained_since_come_back(tmp_path: Path) -> None:
     assert same(slicing.load(single, network), small, some_inputs().float())
 
 
-def test_a_file_of_other_weights_is_refused(detector: tuple[nk.Network, nn.Module, Tensor], tmp_path: Path) -> None:
+def test_a_file_of_other_weights_is_refused(
+    detector: tuple[nk.Network, nn.Module, Tensor], tmp_path: Path
+) -> None:
     path = slicing.save(detector[1], tmp_path / "bag.safetensors")
-    with pytest.raises(NadkitError, match="cut out of weights .* and vgg-fashion has"):
+    with pytest.raises(NadkitError, match=r"cut out of weights .* and vgg-fashion has"):
         slicing.load(path, nk.load_network("vgg-fashion"))
 
 
@@ -160,7 +164,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[nk.Network, bytes]
 
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
-def test_a_damaged_file_is_refused(data: st.DataObject, stored: tuple[nk.Network, bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_damaged_file_is_refused(
+    data: st.DataObject, stored: tuple[nk.Network, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     network, whole = stored
     kind = data.draw(st.sampled_from(["cut", "flip", "grow"]))
     if kind == "cut":
@@ -200,7 +206,10 @@ def _record(whole: bytes) -> tuple[dict[str, object], dict[str, Tensor]]:
     ],
 )
 def test_a_sealed_file_with_a_wrong_recipe_is_refused(
-    change: Callable[[dict[str, object]], object], message: str, stored: tuple[nk.Network, bytes], tmp_path: Path
+    change: Callable[[dict[str, object]], object],
+    message: str,
+    stored: tuple[nk.Network, bytes],
+    tmp_path: Path,
 ) -> None:
     network, whole = stored
     record, tensors = _record(whole)
@@ -267,7 +276,9 @@ def test_a_program_runs_without_nadkit(name: str, tmp_path: Path) -> None:
     save_file({"inputs": inputs.contiguous()}, tmp_path / "inputs.safetensors")
     # -I and another folder: neither this folder nor PYTHONPATH leads to nadkit.
     command = [sys.executable, "-I", "-c", RUN, path.name]
-    ran = subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=240
+    )
     assert ran.returncode == 0, ran.stderr
     answers = load_file(tmp_path / "answers.safetensors")
     with torch.no_grad():

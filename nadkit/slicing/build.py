@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from nadkit.slicing.flow import Flow, Rule
+from nadkit.slicing.flow import Flow
 from nadkit.slicing.tracing import Shape, Static, without_in_place
-
-
-class Buildable(Rule, Protocol):
-    """A rule that can make its node again.
-
-    `writable` says that no gradient needs the output, so that what reads it alone may write into it.
-    """
-
-    @property
-    def writable(self) -> bool: ...  # noqa: D102
-
-    def build(self, build: Builder, mask: Tensor | None) -> Any:
-        """Return the new node that gives the channels of a mask, in `Builder.order`; None for all of it."""
 
 
 class Builder:
@@ -58,9 +45,10 @@ class Builder:
             if node.op == "output":
                 self.graph.output(self.arg(node.args[0]))
             else:
-                rule = cast("Buildable", self.flow.rules[node])
-                self._new[node] = rule.build(self, self.flow.computed.get(node))
-        self.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or node.target == "add_")
+                self._new[node] = self.flow.rules[node].build(self, self.flow.computed.get(node))
+        self.graph.eliminate_dead_code(
+            lambda node: node.op in ("placeholder", "output") or node.target == "add_"
+        )
         self.graph.lint()
         used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         parts: dict[str, Any] = {name: part for name, part in self.parts.items() if name in used}
@@ -210,8 +198,8 @@ class Builder:
         part : what is added
         """
         # What a convolution or a norm gave to this sum alone can be written into.
-        rule = cast("Buildable", self.flow.rules[value])
-        alone = base is self._new[value] and rule.writable and len(value.users) == 1
+        writable = self.flow.rules[value].writable and len(value.users) == 1
+        alone = writable and base is self._new[value]
         start = side_by_side(index)
         if alone and start is not None:
             view = self.graph.call_method("narrow", (base, axis, start, len(index)))
@@ -262,7 +250,9 @@ class Builder:
 
     def _name(self, wanted: str) -> str:
         name, number = wanted, 1
-        while any(f"{part}.".startswith(f"{name}.") or f"{name}.".startswith(f"{part}.") for part in self.parts):
+        while any(
+            f"{part}.".startswith(f"{name}.") or f"{name}.".startswith(f"{part}.") for part in self.parts
+        ):
             number += 1
             name = f"{wanted}_{number}"
         return name
@@ -291,7 +281,8 @@ def is_channels_last(model: nn.Module) -> bool:
     """
     # By strides: of a 1×1 convolution torch calls both formats contiguous.
     return any(
-        p.stride() == torch.empty(p.shape, device="meta", memory_format=torch.channels_last).stride()
+        p.stride()
+        == torch.empty(p.shape, device="meta", memory_format=torch.channels_last).stride()
         != torch.empty(p.shape, device="meta").stride()
         for p in model.parameters()
         if p.ndim == 4

@@ -7,8 +7,7 @@ import statistics
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,8 +46,8 @@ def cost(
     -------
     pandas.DataFrame
         One row a quantity: quantity, unit, batch, device, value, and with `whole` also whole and ratio
-        (value / whole: below 1 the module is cheaper). `parameters` are numbers that can be trained, each
-        once. `multiply_adds` are those of convolutions, matrix products and attention, for one sample.
+        (value / whole, 1 where both are 0: below 1 the module is cheaper). `parameters` are numbers that can
+        be trained, each once. `multiply_adds` are those of convolutions, matrix products and attention, for one sample.
         `activation_memory` is the most that all tensors made in a run without gradients take at once, for one
         sample, in bytes; weights, inputs and an operation's inner workspace do not count. `latency` is
         measured with as many threads as torch has, on the CPU and, if it is another, the module's device.
@@ -82,7 +81,7 @@ def cost(
         return {name: measure(part, one) for name, part in modules.items()}
 
     kind = example.device.type
-    with _at_rest(modules), torch.inference_mode(False), torch.no_grad():
+    with frozen(nn.ModuleList(modules.values())), torch.inference_mode(False), torch.no_grad():
         facts.append(("parameters", "numbers", 1, kind, each(lambda part, _: float(parameters(part)))))
         facts.append(("multiply_adds", "operations", 1, kind, each(multiply_adds)))
         facts.append(("activation_memory", "bytes", 1, kind, each(activation_memory)))
@@ -91,21 +90,27 @@ def cost(
             for part in there.values():
                 part.to(device)
             for batch in batches:
-                inputs = one.to(device).expand(batch, *one.shape[1:]).clone(memory_format=torch.preserve_format)
+                inputs = (
+                    one.to(device).expand(batch, *one.shape[1:]).clone(memory_format=torch.preserve_format)
+                )
                 if one.ndim == 4 and one.is_contiguous(memory_format=torch.channels_last):
                     inputs = inputs.contiguous(memory_format=torch.channels_last)
                 found = latencies(there, inputs, rounds)
                 facts.append(("latency", "milliseconds", batch, device.split(":")[0], found))
-    table = pd.DataFrame(
-        [
-            {"quantity": quantity, "unit": unit, "batch": batch, "device": device, **values}
-            for quantity, unit, batch, device, values in facts
-        ]
-    )
+    rows = []
+    for quantity, unit, batch, device, values in facts:
+        rows.append({"quantity": quantity, "unit": unit, "batch": batch, "device": device, **values})
+        if whole is not None:
+            rows[-1]["ratio"] = _ratio(values["value"], values["whole"])
+    table = pd.DataFrame(rows)
     if whole is not None:
-        table["ratio"] = table["value"] / table["whole"]
-        table.attrs["answer"] = _answer(table)
+        told = [(q, b, d, _ratio(v["value"], v["whole"])) for q, _, b, d, v in facts]
+        table.attrs["answer"] = _answer(told)
     return table
+
+
+def _ratio(value: float, whole: float) -> float:
+    return value / whole if whole else 1.0 if not value else float("inf")
 
 
 def parameters(module: nn.Module) -> int:
@@ -129,14 +134,14 @@ def multiply_adds(module: nn.Module, inputs: Tensor) -> float:
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(inputs)
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 class _Live(TorchDispatchMode):
     """Counts the bytes of tensors that are alive, and their most."""
 
     def __init__(self, known: set[int]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # torch's
         self.known, self.alive = known, Counter[int]()
         self.bytes = self.most = 0
 
@@ -186,7 +191,7 @@ def latencies(modules: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> 
     >>> sorted(latencies({"a": nn.ReLU(), "b": nn.Tanh()}, torch.zeros(1), rounds=3))
     ['a', 'b']
     """
-    wait = torch.cuda.synchronize if inputs.is_cuda else lambda: None
+    wait: Callable[[], object] = torch.cuda.synchronize if inputs.is_cuda else lambda: None
     taken: dict[str, list[float]] = {name: [] for name in modules}
     names = list(modules)
     for number in range(3 + rounds):
@@ -223,23 +228,18 @@ def _check(modules: Mapping[str, nn.Module], example: object, batches: object, r
             )
     good = isinstance(batches, Sequence) and batches and all(type(b) is int and b > 0 for b in batches)
     if not good or type(rounds) is not int or rounds < 1:
-        raise NadkitError(f"batches and rounds are whole numbers of 1 or more, got {batches!r} and {rounds!r}")
+        raise NadkitError(
+            f"batches and rounds are whole numbers of 1 or more, got {batches!r} and {rounds!r}"
+        )
 
 
-@contextmanager
-def _at_rest(modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    with frozen(nn.ModuleList(modules.values())):
-        yield
+def _answer(rows: Sequence[tuple[str, int, str, float]]) -> str:
+    def told(quantity: str, batch: int, device: str, ratio: float) -> str:
+        where = f" at batch {batch} on {device}" if quantity == "latency" else ""
+        return f"{quantity.replace('_', ' ')}{where} ×{ratio:.2f}"
 
-
-def _answer(table: pd.DataFrame) -> str:
-    def told(row: Any) -> str:
-        where = f" at batch {row.batch} on {row.device}" if row.quantity == "latency" else ""
-        return f"{row.quantity.replace('_', ' ')}{where} ×{row.ratio:.2f}"
-
-    rows = list(table.itertuples())
-    pays = ", ".join(told(row) for row in rows if row.ratio < 1)
-    not_there = ", ".join(told(row) for row in rows if not row.ratio < 1)
-    if not not_there:
+    pays = ", ".join(told(*row) for row in rows if round(row[3], 2) < 1)
+    rest = ", ".join(told(*row) for row in rows if round(row[3], 2) >= 1)
+    if not rest:
         return f"Slicing pays throughout: {pays}."
-    return (f"Slicing pays in {pays}; it" if pays else "Slicing") + f" does not pay in {not_there}."
+    return (f"Slicing pays in {pays}; it" if pays else "Slicing") + f" does not pay in {rest}."

@@ -125,7 +125,9 @@ def save_program(module: nn.Module, path: str | os.PathLike[str], example: Tenso
     """
     record_of(module)
     if not isinstance(example, Tensor) or not example.ndim or not len(example):
-        raise NadkitError("the program is traced on an example: a tensor of at least one sample the module takes")
+        raise NadkitError(
+            "the program is traced on an example: a tensor of at least one sample the module takes"
+        )
     two = torch.cat([example[:1]] * 2)  # one alone would be taken for a size that never changes
     try:
         with torch.no_grad():
@@ -201,7 +203,8 @@ def _rebuild(
         network = load_network(name)
     if network.weights_id != record["weights_id"]:
         _refuse(
-            path, f"it was cut out of weights {record['weights_id']} and {network.name} has {network.weights_id}",
+            path,
+            f"it was cut out of weights {record['weights_id']} and {network.name} has {network.weights_id}",
             "give the network it was exported from",
         )  # fmt: skip
     kept = {}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
-from nadkit.slicing.tracing import Shape, Trace
+from nadkit.slicing.tracing import Shape, Static, Trace
+
+if TYPE_CHECKING:
+    from nadkit.slicing.build import Builder
 
 
 class State(NamedTuple):
@@ -28,23 +32,47 @@ Source = tuple[fx.Node, int | None, Tensor | None]
 """A node, an axis of its tensor and the channels read there; no axis for all of it."""
 
 
-class Rule(Protocol):
+@dataclass(frozen=True)
+class Rule:
     """How one operation treats channels; made for one node, when its inputs' states are known.
 
-    `alike` says that a channel of the output is made from the same channels of the inputs alone.
+    This one is that of an operation about which nothing is known: it reads all of its inputs, and all of its
+    output is computed.
+
+    Parameters
+    ----------
+    node : the operation
+
+    Attributes
+    ----------
+    alike : a channel of the output is made from the same channels of the inputs alone
+    writable : no gradient needs the output, so that what reads it alone may write into it
     """
 
-    @property
-    def alike(self) -> bool: ...  # noqa: D102
+    node: fx.Node
+    alike: ClassVar[bool] = False
+    writable: ClassVar[bool] = False
 
-    def state(self, flow: Flow) -> State:
+    def state(self, flow: Flow) -> State:  # noqa: ARG002
         """Return what is known of the output."""
+        return WHOLE
 
-    def present(self, flow: Flow, needed: Tensor) -> Tensor:
+    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
         """Return the channels that are computed when some are needed; they are all among the varying ones."""
+        return needed
 
-    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
         """Return what is read to compute the channels of a mask (None: all), constant channels included."""
+        shapes = flow.trace.shapes
+        return [(n, None, None) for n in self.node.all_input_nodes if not isinstance(shapes.get(n), Static)]
+
+    def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
+        """Return the new node that gives the channels of a mask, in `Builder.order`; None for all of it."""
+        if self.node.op == "placeholder":
+            return build.graph.placeholder(str(self.node.target))
+        if self.node.op == "get_attr":
+            return build.attribute(self.node)
+        return build.copy(self.node, build.arg(self.node.args), build.arg(self.node.kwargs))
 
 
 class Flow:

@@ -96,16 +96,19 @@ def ranks(flow: Flow) -> dict[fx.Node, Tensor]:
         made_by = {classes.leader(node): cat for node, cat in classes.cats.items()}
         found: dict[fx.Node, Tensor | None] = {}
         circular = next(
-            (t for t in made_by if t not in classes.fixed and not _ranked(t, classes, made_by, wishes, found)), None
+            (
+                t
+                for t in made_by
+                if t not in classes.fixed and not _ranked(t, classes, made_by, wishes, found)
+            ),
+            None,
         )
         if circular is None:
             break
         classes.fixed.add(circular)
     for top in wishes:
         _ranked(top, classes, made_by, wishes, found)
-    return {
-        node: rank for node in flow.computed if (rank := found.get(classes.leader(node))) is not None
-    }
+    return {node: rank for node in flow.computed if (rank := found.get(classes.leader(node))) is not None}
 
 
 def _ranked(
@@ -117,7 +120,9 @@ def _ranked(
         return found[top] is not None
     if top in classes.fixed or top not in made_by:
         channels = len(classes.flow.computed[top])
-        found[top] = _best(wishes[top]) if top in wishes and top not in classes.fixed else torch.arange(channels)
+        found[top] = (
+            _best(wishes[top]) if top in wishes and top not in classes.fixed else torch.arange(channels)
+        )
         return True
     found[top] = None  # on the way
     parts, start = [], 0
@@ -156,7 +161,9 @@ def _requests(flow: Flow, node: fx.Node) -> list[tuple[fx.Node, _Request]]:
         reads, written = [(part, there)], [(node, _Request(mask, there))]
     elif isinstance(rule, Channelwise | Cat):
         reads = [(n, m) for n, a, m in rule.sources(flow, mask) if m is not None and a == flow.states[n].axis]
-    return written + [(n, _Request(flow.computed[n], m & flow.computed[n])) for n, m in reads if n in flow.computed]
+    return written + [
+        (n, _Request(flow.computed[n], m & flow.computed[n])) for n, m in reads if n in flow.computed
+    ]
 
 
 def _best(requests: Sequence[_Request]) -> Tensor:

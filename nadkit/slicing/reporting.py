@@ -62,7 +62,8 @@ def record_of(module: object) -> dict[str, Any]:
     meta = getattr(module, "meta", None)
     if not isinstance(module, fx.GraphModule) or not isinstance(meta, dict) or "slicing" not in meta:
         raise NadkitError(
-            f"this {type(module).__name__} was not exported by nadkit; small = nk.export(network, masks, task) is"
+            f"this {type(module).__name__} was not exported by nadkit; "
+            "small = nk.export(network, masks, task) is"
         )
     record: dict[str, Any] = meta["slicing"]
     return record

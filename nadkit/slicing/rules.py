@@ -11,49 +11,25 @@ import torch
 from torch import Tensor, fx
 
 from nadkit.slicing.build import Builder, side_by_side
-from nadkit.slicing.flow import WHOLE, Flow, Source, State
+from nadkit.slicing.flow import Flow, Rule, Source, State
 from nadkit.slicing.tracing import Shape, Static
 
 ADDITIONS: tuple[object, ...] = (operator.add, torch.add, "add")
 
 
 @dataclass(frozen=True)
-class Opaque:
-    """An operation that is not known: it reads all of its inputs, and all of its output is computed."""
-
-    node: fx.Node
-    alike = False
-    writable = False
-
-    def state(self, flow: Flow) -> State:  # noqa: ARG002
-        return WHOLE
-
-    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
-        return needed
-
-    def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
-        shapes = flow.trace.shapes
-        return [(n, None, None) for n in self.node.all_input_nodes if not isinstance(shapes.get(n), Static)]
-
-    def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
-        if self.node.op == "placeholder":
-            return build.graph.placeholder(str(self.node.target))
-        if self.node.op == "get_attr":
-            return build.attribute(self.node)
-        return build.copy(self.node, build.arg(self.node.args), build.arg(self.node.kwargs))
-
-
-@dataclass(frozen=True)
-class Size(Opaque):
+class Size(Rule):
     """A tensor's sizes: those before slicing, so that it takes no channel to know them."""
 
     data: fx.Node
     axis: int | None
 
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
+        """Return what is read to compute the channels of a mask."""
         return []
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
+        """Return the new node."""
         shape = build.flow.shape(self.data)
         assert shape is not None  # a size is that of a tensor
         sizes = build.sizes(shape)
@@ -61,13 +37,14 @@ class Size(Opaque):
 
 
 @dataclass(frozen=True)
-class Item(Opaque):
+class Item(Rule):
     """An element of a tuple."""
 
     data: fx.Node
     index: int
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:  # noqa: ARG002
+        """Return the new node."""
         given = build.arg(self.data)
         if isinstance(given, tuple):
             return given[self.index]
@@ -75,29 +52,27 @@ class Item(Opaque):
 
 
 @dataclass(frozen=True)
-class Channelwise:
+class Channelwise(Rule):
     """An operation on one tensor of which every channel of the output is made from one of the input.
 
     Parameters
     ----------
-    node, data : the operation and the tensor it reads
+    node, data : the operation and the tensor that it reads
     axes : of the channels, in the input and in the output
     origin : (channels out,) the input's channel that each is made from
     constant : what it makes of constants (channels in,); NaN where the result varies
     make : builds the new node from the new input and the channels in their order; None hands the input on
-    writable : no gradient needs the output
     """
 
-    node: fx.Node
     data: fx.Node
     axes: tuple[int, int]
     origin: Tensor
     constant: Callable[[Tensor], Tensor]
     make: Callable[[Builder, Any, Tensor], Any] | None
-    writable: bool = False
     alike = True
 
     def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
         values = self.constant(flow.values(self.data, self.axes[0]))[self.origin]
         return State(self.axes[1], torch.where(values.isfinite(), values, torch.nan))
 
@@ -107,6 +82,7 @@ class Channelwise:
         return read
 
     def present(self, flow: Flow, needed: Tensor) -> Tensor:
+        """Return the channels that are computed when some are needed."""
         # A channel that becomes several is read once, and all of them are there.
         read = self._read(needed, int(self.origin.max()) + 1)
         values = flow.states[self.node].values
@@ -115,20 +91,28 @@ class Channelwise:
         return read[self.origin] & values.isnan() if repeated else needed
 
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        """Return what is read to compute the channels of a mask."""
         shape = flow.shape(self.data)
         assert shape is not None  # the rule is for tensors
         mask = torch.ones_like(self.origin, dtype=torch.bool) if mask is None else mask
         return [(self.data, self.axes[0], self._read(mask, shape.sizes[self.axes[0]]))]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node."""
         assert mask is not None  # as `state` gives an axis
         want = build.order(self.node, mask)
         new = build.take(self.data, self.axes[0], self.origin[want].unique_consecutive())
         return new if self.make is None else self.make(build, new, want)
 
 
+class Rescaled(Channelwise):
+    """A normalisation by numbers that are known, of which no gradient needs the output."""
+
+    writable = True
+
+
 @dataclass(frozen=True)
-class Joined:
+class Joined(Rule):
     """An elementwise operation on two operands, of which the channels lie side by side.
 
     Parameters
@@ -140,13 +124,11 @@ class Joined:
     function : the same operation on numbers
     """
 
-    node: fx.Node
     operands: tuple[tuple[Any, int | None], tuple[Any, int | None]]
     axis: int
     channels: int
     function: Callable[[Any, Any], Any]
     alike = True
-    writable = False
 
     def _values(self, flow: Flow) -> list[Tensor]:
         found = []
@@ -159,16 +141,15 @@ class Joined:
         return found
 
     def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
         one, two = self._values(flow)
         out = self.function(one, two)
         if self.function is operator.mul:
             out = torch.where((one == 0) | (two == 0), 0.0, out)
         return State(self.axis, torch.where(out.isfinite(), out, torch.nan))
 
-    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
-        return needed
-
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        """Return what is read to compute the channels of a mask."""
         mask = torch.ones(self.channels, dtype=torch.bool) if mask is None else mask
         some = bool(mask.any())
         return [
@@ -178,6 +159,7 @@ class Joined:
         ]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node."""
         assert mask is not None  # as `state` gives an axis
         want = build.order(self.node, mask)
         if (found := self.uneven(build.flow, mask)) is not None:
@@ -204,7 +186,7 @@ class Joined:
         return None
 
     def _scattered(self, build: Builder, want: Tensor, base: fx.Node, part: fx.Node, there: Tensor) -> Any:
-        """Add a tensor that lacks channels, because they are constant, to the channels of one that has all."""
+        """Add a tensor that lacks channels, because they are constant, to one that has all."""
         out = build.take(base, self.axis, want)
         has = there[want]
         if bool(has.any()):
@@ -215,30 +197,28 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Cat:
+class Cat(Rule):
     """Tensors laid end to end along their channels."""
 
-    node: fx.Node
     parts: Sequence[fx.Node]
     axis: int
     alike = True
-    writable = False
 
     def _sizes(self, flow: Flow) -> list[int]:
         return [shape.sizes[self.axis] for part in self.parts if (shape := flow.shape(part)) is not None]
 
     def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
         return State(self.axis, torch.cat([flow.values(part, self.axis) for part in self.parts]))
 
-    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
-        return needed
-
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        """Return what is read to compute the channels of a mask."""
         sizes = self._sizes(flow)
         mask = torch.ones(sum(sizes), dtype=torch.bool) if mask is None else mask
         return [(p, self.axis, m) for p, m in zip(self.parts, mask.split(sizes), strict=True)]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node."""
         assert mask is not None  # as `state` gives an axis
         sizes = self._sizes(build.flow)
         read, taken, copied, start = [], [], 0, 0
@@ -260,27 +240,25 @@ class Cat:
 
 
 @dataclass(frozen=True)
-class CatElsewhere:
+class CatElsewhere(Rule):
     """Tensors laid end to end along another axis than that of their channels."""
 
-    node: fx.Node
     parts: Sequence[fx.Node]
     axis: int
     along: int
     alike = True
-    writable = False
 
     def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
         every = torch.stack([flow.values(part, self.axis) for part in self.parts])
         return State(self.axis, torch.where((every == every[0]).all(0), every[0], torch.nan))
 
-    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
-        return needed
-
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:  # noqa: ARG002
+        """Return what is read to compute the channels of a mask."""
         return [(part, self.axis, mask) for part in self.parts]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node."""
         assert mask is not None  # as `state` gives an axis
         want = build.order(self.node, mask)
         new = [build.take(part, self.axis, want) for part in self.parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
@@ -42,7 +43,7 @@ class Trace(NamedTuple):
     gates: Mapping[fx.Node, tuple[str, int, Tensor]]  # address, axis of the units, the gate
 
 
-def gated(x: Any, address: str) -> Any:  # noqa: ARG001 - both are read off the graph
+def gated(x: Any, address: str) -> Any:
     """Stand for a gate in the graph; it is never run."""
     raise NotImplementedError
 
@@ -86,7 +87,9 @@ class _Tracer(fx.Tracer):
 class _Runner(fx.Interpreter):
     """Run the graph with its gates, and note what every node gives."""
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, gates: Mapping[str, Tensor], axes: Mapping[str, int]):
+    def __init__(
+        self, root: nn.Module, graph: fx.Graph, gates: Mapping[str, Tensor], axes: Mapping[str, int]
+    ):
         super().__init__(fx.GraphModule(root, graph), garbage_collect_values=True)
         self.gates, self.axes = gates, axes
         self.seen: list[Any] = []
@@ -175,7 +178,7 @@ def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trac
         except Exception as error:  # whatever a forward raises on stand-ins for tensors
             raise NadkitError(
                 f"{network.name} cannot be exported: its forward cannot be traced "
-                f"({type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}); "
+                f"({type(error).__name__}: {str(error).strip()[:200]}); "
                 "its steps may not depend on the values it computes; "
                 "the gated network itself runs anyway: with Taps(network, gates=masks.gates(task))"
             ) from error
@@ -215,22 +218,31 @@ def _pure(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     """Make a node that writes into its input write nowhere; return whether it did."""
     if node.op == "call_module":
         return bool(getattr(modules[str(node.target)], "inplace", False))  # copied without, when it is built
-    if node.kwargs.get("inplace") is True:
-        node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+    if node.op == "call_function" and argument(node, "inplace", False) is True:
+        places = list(inspect.signature(cast("Callable[..., Any]", node.target)).parameters)
+        given = {**dict(zip(places, node.args, strict=False)), **node.kwargs, "inplace": False}
+        node.args, node.kwargs = (node.args[0],), {k: v for k, v in given.items() if k != places[0]}
         return True
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     if not isinstance(name, str) or not name.endswith("_") or name.endswith("__"):
         return False
-    plain = name[:-1]
-    if node.op == "call_method" and hasattr(Tensor, plain):
-        node.target = plain
-        return True
-    if node.op == "call_function":
-        home = nn.functional if hasattr(nn.functional, plain) else torch
-        if hasattr(home, plain):
-            node.target = getattr(home, plain)
-            return True
-    return False
+    homes = [Tensor] if node.op == "call_method" else [nn.functional, torch]
+    plain = next((getattr(home, name[:-1]) for home in homes if hasattr(home, name[:-1])), None)
+    if plain is not None:
+        node.target = name[:-1] if node.op == "call_method" else plain
+    return plain is not None
+
+
+def argument(node: fx.Node, name: str, default: Any) -> Any:
+    """Return an argument of one of torch's functions, wherever it stands."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    try:
+        places = list(inspect.signature(cast("Callable[..., Any]", node.target)).parameters)
+    except (TypeError, ValueError):  # one written in C++
+        return default
+    at = places.index(name) if name in places else len(node.args)
+    return node.args[at] if at < len(node.args) else default
 
 
 def without_in_place(module: nn.Module) -> nn.Module:

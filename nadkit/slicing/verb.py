@@ -34,7 +34,7 @@ def export(
     head: str = "full",
     threshold: float = 0.5,
 ) -> nn.Module:
-    """Return a smaller module that answers as the network gated to some tasks does, without its removed units.
+    """Return a smaller module that answers as the network gated to some tasks, without its removed units.
 
     Removed units are cut out of the weights, not set to 0, with everything that only they are made of or
     feed. Nothing of the network changes or is shared. The module takes what `network.model` takes, pictures
@@ -107,8 +107,8 @@ def export(
     if empty:
         whose = f"task {names[0]!r} keeps" if len(names) == 1 else f"tasks {', '.join(names)} keep"
         raise LayerError(
-            f"{whose} no unit of layer {', '.join(map(repr, empty))}: nothing would pass there, and the answer "
-            "be the same for every picture; lower the threshold, or learn masks at a larger kept share"
+            f"{whose} no unit of layer {', '.join(map(repr, empty))}: nothing would pass there, and every "
+            "picture get the same answer; lower the threshold, or learn masks at a larger kept share"
         )
     small = sliced_module(network, union)
     small.meta["slicing"].update(tasks=names, head=head, threshold=float(threshold), calibration=None)
@@ -166,9 +166,7 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
     return small
 
 
-def _checked(
-    network: object, masks: object, tasks: object, images: object, head: object
-) -> list[str]:
+def _checked(network: object, masks: object, tasks: object, images: object, head: object) -> list[str]:
     if not isinstance(network, Network):
         raise NadkitError(
             f"export needs a Network, and got {type(network).__name__}; load_network(name) gives a bundled "
@@ -189,7 +187,9 @@ def _checked(
     if head not in HEADS:
         raise NadkitError(f"no head {head!r}; there are: {', '.join(HEADS)}")
     if head == "binary" and len(names) > 1:
-        raise NadkitError(f"a binary head answers for one task, and got {', '.join(names)}; export them one by one")
+        raise NadkitError(
+            f"a binary head answers for one task, and got {', '.join(names)}; export them one by one"
+        )
     if head == "binary" and not isinstance(images, Images):
         raise NadkitError(
             "a binary head is calibrated on training pictures; give images=load_images(..., split='train'), "
@@ -223,7 +223,7 @@ def _finish(network: Network, small: fx.GraphModule, scale: float) -> fx.GraphMo
         _append(small, lambda graph, logits: graph.call_function(torch.mul, (logits, scale)))
     if is_channels_last(network.model):
         small.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's types
-    return cast("fx.GraphModule", small.eval())
+    return small.eval()
 
 
 def _append(small: fx.GraphModule, make: Any) -> None:
@@ -247,11 +247,14 @@ def _detect(network: Network, small: fx.GraphModule, task: str, images: Images) 
     positive = names[images.labels]
     if not bool(positive.any()) or bool(positive.all()):
         raise ImageError(
-            f"a detector of {task!r} is calibrated on pictures of it and of others; there are {images.counts()}"
+            f"a detector of {task!r} is calibrated on pictures of it and of others; "
+            f"there are {images.counts()}"
         )
     index = network.class_index(task)
     with torch.no_grad():
-        odds = [log_odds(small(network.prepare(batch.pixels)))[:, index].cpu() for batch in images.batches(500)]
+        odds = [
+            log_odds(small(network.prepare(batch.pixels)))[:, index].cpu() for batch in images.batches(500)
+        ]
     slope, intercept = (float(value) for value in platt(torch.cat(odds), positive))
     if slope == 0:
         warnings.warn(

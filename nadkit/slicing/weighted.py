@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nadkit.slicing.build import Builder
-from nadkit.slicing.flow import Flow, Source, State
+from nadkit.slicing.flow import Flow, Rule, Source, State
 
 Weighted = nn.modules.conv._ConvNd | nn.Linear
 
@@ -43,8 +43,10 @@ def _shift(module: Weighted, rows: Tensor, columns: Tensor, values: Tensor) -> T
     weight = module.weight.detach().double().cpu()
     weight = weight.transpose(0, 1) if _transposed(module) else weight
     # Not by a mask on both axes: of those torch takes pairs.
-    return weight[rows][:, columns].flatten(2).sum(2) @ values if weight.ndim > 2 else (
-        weight[rows][:, columns] @ values
+    return (
+        weight[rows][:, columns].flatten(2).sum(2) @ values
+        if weight.ndim > 2
+        else (weight[rows][:, columns] @ values)
     )
 
 
@@ -80,14 +82,12 @@ def sliced(module: Weighted, weight: Tensor, bias: Tensor | None, groups: int = 
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Rule):
     """A convolution or linear layer in which every output channel reads every input channel."""
 
-    node: fx.Node
     data: fx.Node
     module: Weighted
     axis: int
-    alike = False
     writable = True
 
     @property
@@ -110,6 +110,7 @@ class Dense:
         return added if plain is None else plain + added
 
     def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
         values, known = self._known(flow)
         rows = torch.arange(self.channels)
         if not bool(known.all()):
@@ -118,23 +119,28 @@ class Dense:
         out = torch.zeros(self.channels, dtype=torch.float64) if out is None else out
         return State(self.axis, torch.where(out.isfinite(), out, torch.nan))
 
-    def present(self, flow: Flow, needed: Tensor) -> Tensor:  # noqa: ARG002
-        return needed
-
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
-        return [] if mask is not None and not bool(mask.any()) else [(self.data, self.axis, ~self._known(flow)[1])]
+        """Return what is read to compute the channels of a mask."""
+        return (
+            []
+            if mask is not None and not bool(mask.any())
+            else [(self.data, self.axis, ~self._known(flow)[1])]
+        )
 
     def _columns(self, build: Builder, read: Tensor) -> Tensor:
         same = build.flow.states[self.data].axis == self.axis
         return build.order(self.data, read) if same else read.nonzero().flatten()
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node."""
         assert mask is not None  # as `state` gives an axis
         values, known = self._known(build.flow)
         rows, columns = build.order(self.node, mask), self._columns(build, ~known)
         weight = self.module.weight.detach()
         order = (columns, rows) if _transposed(self.module) else (rows, columns)
-        weight = weight.index_select(0, order[0].to(weight.device)).index_select(1, order[1].to(weight.device))
+        weight = weight.index_select(0, order[0].to(weight.device)).index_select(
+            1, order[1].to(weight.device)
+        )
         made = sliced(self.module, weight, self._bias(values, known, rows))
         new = build.take(self.data, self.axis, columns)
         bias = known & (values != 0)
@@ -143,17 +149,15 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Grouped:
+class Grouped(Rule):
     """A convolution in groups (depthwise: one input channel each); whole groups are cut, and evenly the rest.
 
     A group that reads or gives fewer channels than another is filled up, as groups must be of one size.
     """
 
-    node: fx.Node
     data: fx.Node
     module: nn.modules.conv._ConvNd
 
-    alike = False
     writable = True
 
     def _fold(self, flow: Flow) -> tuple[Tensor, Tensor]:
@@ -163,6 +167,7 @@ class Grouped:
         return values.reshape(self.module.groups, -1), known.reshape(self.module.groups, -1)
 
     def state(self, flow: Flow) -> State:
+        """Return what is known of the output."""
         values, known = self._fold(flow)
         each = self.module.out_channels // self.module.groups
         out = torch.full((self.module.groups, each), torch.nan, dtype=torch.float64)
@@ -175,12 +180,14 @@ class Grouped:
         return State(1, torch.where(out.isfinite(), out, torch.nan))
 
     def present(self, flow: Flow, needed: Tensor) -> Tensor:
+        """Return the channels that are computed when some are needed."""
         values = flow.states[self.node].values
         assert values is not None  # as `state` gives an axis
         rows = needed.reshape(self.module.groups, -1)
         return _even(rows, rows.any(1)).flatten() & values.isnan()
 
     def sources(self, flow: Flow, mask: Tensor | None) -> list[Source]:
+        """Return what is read to compute the channels of a mask."""
         _, known = self._fold(flow)
         groups = torch.ones(len(known), dtype=torch.bool)
         if mask is not None:
@@ -188,12 +195,13 @@ class Grouped:
         return [(self.data, 1, _even(~known & groups[:, None], groups).flatten())]
 
     def build(self, build: Builder, mask: Tensor | None) -> Any:
+        """Return the new node."""
         assert mask is not None  # as `state` gives an axis
         flow = build.flow
         ((_, _, read),) = self.sources(flow, mask)
         assert read is not None  # as `sources` says
         values, known = self._fold(flow)
-        columns = cast("Tensor", read).reshape(self.module.groups, -1)
+        columns = read.reshape(self.module.groups, -1)
         rows = mask.reshape(self.module.groups, -1)
         weight = self.module.weight.detach().cpu()
         bias = None if self.module.bias is None else self.module.bias.detach().double().cpu()
