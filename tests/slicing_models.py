@@ -251,6 +251,24 @@ class Written(nn.Module):
         return self.head((self.tip(u) - z).mean((2, 3)))
 
 
+class Reread(nn.Module):
+    """What is added to is read again: written into, it would be another; and a linear layer along rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU())
+        self.base = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
+        self.act = nn.ReLU()
+        self.rows = nn.Linear(8, 5)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.base(x)
+        z = self.act(self.base[0](x)) + x
+        return self.head(self.rows(torch.tanh(y + x) * y + z).mean((2, 3)))
+
+
 class Product(nn.Module):
     """Two gated tensors multiplied, and what their product is worth behind a padded convolution."""
 
@@ -283,6 +301,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "mixed": (Mixed, ["stem", "up", "act", "last"]),
     "tokens": (Tokens, ["patch", "one", "two"]),
     "written": (Written, ["tap", "next", "tip"]),
+    "reread": (Reread, ["stem"]),
     "product": (Product, ["left", "right", "last"]),
     "shuffle": (Shuffle, ["stem", "shuffled", "last"]),
 }

@@ -47,11 +47,11 @@ def cost(
     pandas.DataFrame
         One row a quantity: quantity, unit, batch, device, value, and with `whole` also whole and ratio
         (value / whole, 1 where both are 0: below 1 the module is cheaper). `parameters` are numbers that can
-        be trained, each once. `multiply_adds` are those of convolutions, matrix products and attention, for one sample.
-        `activation_memory` is the most that all tensors made in a run without gradients take at once, for one
-        sample, in bytes; weights, inputs and an operation's inner workspace do not count. `latency` is
-        measured with as many threads as torch has, on the CPU and, if it is another, the module's device.
-        `attrs["answer"]` says in a sentence where slicing pays and where it does not.
+        be trained, each once. `multiply_adds` are those of convolutions, matrix products and attention, for
+        one sample. `activation_memory` is the most that all tensors made in a run without gradients take at
+        once, for one sample, in bytes; weights, inputs and an operation's inner workspace do not count.
+        `latency` is measured with as many threads as torch has, on the CPU and, if it is another, the
+        module's device. `attrs["answer"]` says in a sentence where slicing pays and where it does not.
 
     Raises
     ------
