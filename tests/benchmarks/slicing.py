@@ -1,4 +1,4 @@
-"""Write docs/slicing.md: what one-class detectors cut out of the bundled networks cost, and how equal they are.
+"""Write docs/slicing.md: what one-class detectors cut out of the bundled networks cost, and their equality.
 
 `python tests/benchmarks/slicing.py` measures all bundled networks; with names, only those, and leaves the
 others' rows as they stand in docs/slicing.csv. A quarter of a minute to one minute a network and share.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -91,21 +90,21 @@ def page(table: pd.DataFrame) -> str:
     lines = [
         "# Exported sub-networks",
         "",
-        f"Made by `python tests/benchmarks/slicing.py` ({date.today().isoformat()}, torch {torch.__version__}, "
+        f"Made by `python tests/benchmarks/slicing.py` (torch {torch.__version__}, "
         f"{torch.get_num_threads()} thread of a CPU that other work shares). Of every bundled network, the "
         'one-class detectors of all its tasks (one-vs-rest masks of seed 0, `nk.export(..., head="binary")`) '
         "against the whole network.",
         "",
-        "* difference: the largest of the slices' logits, those of a union of three tasks, and the detectors' "
-        "log-odds from the gated network's, over test pictures, relative to the largest of these. float32.",
+        "* difference: the largest of the slices' logits, those of a union of three tasks, and the "
+        "detectors' log-odds from the gated network's, over test pictures, relative to the largest of these. float32.",
         "* gated: removed units that could not be cut out, over all tasks.",
-        "* parameters, multiply-adds, activation memory, latency: mean over tasks of detector / whole, below 1 "
-        f"is cheaper. Latencies are medians of {ROUNDS} runs in turns with the whole network.",
+        "* parameters, multiply-adds, activation memory, latency: mean over tasks of detector / whole, "
+        f"below 1 is cheaper. Latencies are medians of {ROUNDS} runs in turns with the whole network.",
         "* speed-up: mean over the detectors of whole / detector, with the slowest and the fastest.",
         "",
         "The masks are of block outputs. The convolutions inside a residual block or a cell are no units of "
-        "theirs, so that they stay as wide as they were; plain and dense networks have a unit for every channel "
-        "and shrink most. At batch 1 these small networks spend their time on calling operations, of which a "
+        "theirs, so that they stay as wide as they were; plain and dense networks have a unit for every "
+        "channel and shrink most. At batch 1 these small networks spend their time on calling operations, of which a "
         "slice has as many: there it pays little or not at all.",
         "",
         "| network | kept share | difference | gated | parameters | multiply-adds | activation memory "
@@ -129,8 +128,8 @@ def page(table: pd.DataFrame) -> str:
             if round(_ratio(rows, "latency", batch), 2) >= 1
         ]
         lines.append(
-            f"* At kept share {share} the mean speed-up over all networks and tasks is {speeds[1]:.2f} at batch "
-            f"1 and {speeds[64]:.2f} at batch 64. "
+            f"* At kept share {share} the mean speed-up over all networks and tasks is {speeds[1]:.2f} at "
+            f"batch 1 and {speeds[64]:.2f} at batch 64. "
             + (f"Slicing does not pay in time on {', '.join(slower)}." if slower else "It pays everywhere.")
         )
     return "\n".join(lines) + "\n"
