@@ -319,6 +319,41 @@ def test_a_slice_that_differs_falls_back_on_gates(monkeypatch: pytest.MonkeyPatc
     assert table["why"].str.contains("cut out, the answers differ").all()
 
 
+def test_an_open_tap_does_not_go_into_the_export() -> None:
+    network = wrapped(make_model("perceptron"), ["layers.3"])
+    masks = random_masks(network, 0, 0.5)
+    with nk.Taps(network) as taps:
+        with pytest.raises(NadkitError, match=r"perceptron is tapped at .*outside the block"):
+            nk.export(network, masks, "a")
+        network.logits(some_inputs())
+    assert taps.activations["layers.3"].shape == (5, 9)
+
+
+class Reserved(nn.Module):
+    """Modules by the names that torch uses for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph, self.code, self.meta = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)
+        self.detector_slope = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.detector_slope(self.meta(self.code(self.graph(x))).mean((2, 3)))
+
+
+def test_modules_may_have_any_name() -> None:
+    network = wrapped(Reserved(), ["code"])
+    masks, images = (
+        random_masks(network, 0, 0.5),
+        nk.Images(torch.rand(8, 2, 8, 8), torch.arange(8) % 2, CLASSES),
+    )
+    small = nk.export(network, masks, "a")
+    inputs = some_inputs(dtype=torch.float32)
+    with torch.no_grad():
+        assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-5
+        assert nk.export(network, masks, "a", head="binary", images=images)(inputs).shape == (5,)
+
+
 # What is left alone
 
 

@@ -200,7 +200,8 @@ def _record(whole: bytes) -> tuple[dict[str, object], dict[str, Tensor]]:
         (lambda r: r.update(extra=1), "its entries are not those of an export"),
         (lambda r: r["kept"].update({"layers.9": [0]}), "its recipe is damaged"),
         (lambda r: r["kept"].update({"layers.1": [99]}), "its recipe is damaged"),
-        (lambda r: r["kept"].update({"layers.1": [0]}), "its weights are not those of its recipe"),
+        (lambda r: r["kept"].update({"layers.1": [0]}), "cut the network in another way than this does"),
+        (lambda r: r.update(layout="0" * 16), "cut the network in another way than this does"),
         (lambda r: r["tensors"].pop(), "its tensors are not those that its recipe names"),
         (lambda r: r.update(head="binary"), "its recipe is damaged"),
     ],
@@ -220,6 +221,17 @@ def test_a_sealed_file_with_a_wrong_recipe_is_refused(
     path.write_bytes(seal(record, ordered))
     with pytest.raises(NadkitError, match=message):
         slicing.load(path, network)
+
+
+def test_weights_of_another_shape_are_refused(stored: tuple[nk.Network, bytes], tmp_path: Path) -> None:
+    record, tensors = _record(stored[1])
+    first = next(iter(tensors))
+    tensors[first] = tensors[first][:1].clone()
+    record["tensors"] = [[n, str(tensors[n].dtype), list(tensors[n].shape)] for n, _, _ in record["tensors"]]
+    path = tmp_path / "wrong.safetensors"
+    path.write_bytes(seal(record, {n: tensors[n] for n, _, _ in record["tensors"]}))
+    with pytest.raises(NadkitError, match="its weights are not those of its recipe"):
+        slicing.load(path, stored[0])
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

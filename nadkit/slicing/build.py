@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Mapping
 from typing import Any, cast
@@ -33,6 +34,7 @@ class Builder:
         self._new: dict[fx.Node, Any] = {}
         self._taken: dict[tuple[fx.Node, tuple[int, ...]], Any] = {}
         self._made: dict[tuple[Any, ...], str] = {}
+        self._layout: list[str] = []
         self._reader: fx.Node | None = None
         self._batch: fx.Node | None = None
 
@@ -53,6 +55,14 @@ class Builder:
         used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         parts: dict[str, Any] = {name: part for name, part in self.parts.items() if name in used}
         return fx.GraphModule(parts, self.graph, class_name="Sliced")
+
+    def layout(self) -> str:
+        """Return 16 hex digits that name the operations and the order of all channels, not the weights."""
+        lines = [*self._layout]
+        for node in self.graph.nodes:
+            name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+            lines.append(f"{node.op} {name} {node.args} {node.kwargs}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     # What rules read.
 
@@ -216,43 +226,50 @@ class Builder:
             self.parts[self._made[key]] = value.clone().to(device)
         return self.graph.get_attr(self._made[key])
 
-    def place(self, node: fx.Node, made: nn.Module, *key: object) -> str:
-        """Return the path of a new module: that of the old one, with a number if it runs more than once."""
-        full = (self.modules[str(node.target)], *key)
-        if full not in self._made:
-            self._made[full] = self._name(str(node.target).removeprefix("model.").replace(".", "_"))
-            self.parts[self._made[full]] = made
-        return self._made[full]
+    def place(self, node: fx.Node, made: nn.Module, *channels: Tensor) -> str:
+        """Return the name of a new module: that of the old one, with a number if it is cut in several ways.
+
+        Parameters
+        ----------
+        node : that runs the old module
+        made : the new one
+        channels : which of the old one's it has, in their order, and what else tells its copies apart
+        """
+        key = (self.modules[str(node.target)], *[tuple(index.tolist()) for index in channels])
+        if key not in self._made:
+            # Not its path: in a module within modules every call would take a look-up for each.
+            self._made[key] = self._name(str(node.target).removeprefix("model.").replace(".", "_"))
+            self.parts[self._made[key]] = made
+            order = [index.tolist() for index in channels if not index.is_floating_point()]
+            self._layout.append(f"{self._made[key]} {order}")
+        return self._made[key]
 
     def copy(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return a new node that does as an old one does, on other arguments."""
         if node.op == "call_module":
-            path = self.place(node, without_in_place(self.modules[str(node.target)]), "copy")
+            path = self.place(node, without_in_place(self.modules[str(node.target)]))
             return self.graph.call_module(path, args, kwargs)
         return self.graph.create_node(node.op, node.target, args, kwargs)
 
     def attribute(self, node: fx.Node, part: tuple[int, Tensor] | None = None) -> Any:
         """Return the node of a parameter or buffer, of some channels alone if asked."""
         value = _attribute(self.flow.trace.root, str(node.target))
-        if not isinstance(value, Tensor):
-            return self.graph.create_node("get_attr", node.target, (), {})
         cut = () if part is None else (part[0], *part[1].tolist())
-        key = (value, "attribute", cut)
+        key = (str(node.target), "attribute", cut)
         if key not in self._made:
-            made = value.detach().clone()
+            made = value.detach().clone() if isinstance(value, Tensor) else value
             if part is not None:
                 made = made.index_select(part[0], part[1].to(made.device))
             if isinstance(value, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=value.requires_grad)
             self._made[key] = self._name(str(node.target).removeprefix("model.").replace(".", "_"))
             self.parts[self._made[key]] = made
+            self._layout.append(f"{self._made[key]} {cut}")
         return self.graph.get_attr(self._made[key])
 
     def _name(self, wanted: str) -> str:
         name, number = wanted, 1
-        while any(
-            f"{part}.".startswith(f"{name}.") or f"{name}.".startswith(f"{part}.") for part in self.parts
-        ):
+        while name in self.parts or name in ("meta", "training") or hasattr(fx.GraphModule, name):
             number += 1
             name = f"{wanted}_{number}"
         return name

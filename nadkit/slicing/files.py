@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ FORMAT = 1
 KIND = "export"
 KEYS = {
     "format", "kind", "network", "weights_id", "class_names", "input_shape", "preprocess", "kept", "layers",
-    "tasks", "head", "threshold", "calibration", "tensors", "written_by", "sha256",
+    "layout", "tasks", "head", "threshold", "calibration", "tensors", "written_by", "sha256",
 }  # fmt: skip
 
 
@@ -36,7 +37,8 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> Path:
 
     The file holds the weights, and as JSON in its metadata how to build the module: the network's name and
     hash, its class names, input shape and preprocessing in words, the tasks, the kept units of every layer,
-    the head with its calibration, the report, versions, and the SHA-256 over all of it. No pickle.
+    the head with its calibration, the report, a hash of the order of all channels, versions, and the SHA-256
+    over all of it. No pickle.
 
     Parameters
     ----------
@@ -141,7 +143,9 @@ def save_program(module: nn.Module, path: str | os.PathLike[str], example: Tenso
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
     data = io.BytesIO()
-    torch.export.save(program, data)
+    with warnings.catch_warnings():  # of weights that lie channels last, which it saves as they are
+        warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)
+        torch.export.save(program, data)
     return _write(path, data.getvalue(), "the program")
 
 
@@ -212,6 +216,12 @@ def _rebuild(
         kept[address] = torch.zeros(network.layers[address].units, dtype=torch.bool)
         kept[address][units] = True
     small = sliced_module(network, kept)
+    if small.meta["slicing"]["layout"] != record["layout"]:
+        # The file's weights would fit, and mean other channels.
+        _refuse(
+            path, f"nadkit {record['written_by']['nadkit']} cut the network in another way than this does",
+            "load it with that version, or export again",
+        )  # fmt: skip
     if record["head"] == "binary":
         task, fit = record["tasks"][0], record["calibration"]
         add_detector(

@@ -213,7 +213,7 @@ def _one_weight_each(
     kind: type[Channelwise] = Channelwise,
 ) -> Rule:  # fmt: skip
     def make(build: Builder, new: Any, index: Tensor) -> Any:
-        path = build.place(node, sliced_norm(module, index), *index.tolist())
+        path = build.place(node, sliced_norm(module, index), index)
         return build.graph.call_module(path, (new,))
 
     return alone(node, data, given, 1, constant, make, kind=kind)

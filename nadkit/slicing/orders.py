@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -31,8 +31,9 @@ class _Classes:
         self.group = {node: node for node in flow.computed}
         self.fixed: set[fx.Node] = set()  # leaders of classes in their natural order
         self.cats: dict[fx.Node, Cat] = {}
-        for node in flow.live:
-            self._see(node)
+        for node in flow.trace.graph.nodes:  # in their order: a file relies on the same result
+            if node in flow.live:
+                self._see(node)
         repeat = True
         while repeat:  # one class fixed may fix another
             before = len(self.fixed)
@@ -170,29 +171,31 @@ def _best(requests: Sequence[_Request]) -> Tensor:
     """Return the ranks with which the most requests lie side by side; the natural order among equals."""
     kinds = torch.stack([mask for request in requests for mask in request], 1)
     patterns, kind = kinds.unique(dim=0, return_inverse=True)
+    rows, natural = patterns.tolist(), torch.arange(len(kind))
 
-    def apart(order: Sequence[int]) -> int:
-        rows = patterns[list(order)]
-        return sum(_broken(rows[:, 2 * k], rows[:, 2 * k + 1]) for k in range(len(requests)))
+    def apart(order: Iterable[int]) -> int:
+        return _apart([rows[place] for place in order])
 
-    start = list(range(len(patterns)))
-    if len(start) <= _MOST:
-        best = min(itertools.permutations(start), key=apart)
-    else:
-        best = tuple(_climbed(start, apart))
-    if apart(best) == len(requests):
-        return torch.arange(len(kind))
+    start = list(range(len(rows)))
+    few = len(start) <= _MOST
+    best = list(min(itertools.permutations(start), key=apart)) if few else _climbed(start, apart)
+    if _apart(kinds.tolist()) <= apart(best):
+        return natural
     place = torch.empty(len(best), dtype=torch.long)
-    place[list(best)] = torch.arange(len(best))
-    return place[kind] * len(kind) + torch.arange(len(kind))
+    place[best] = torch.arange(len(best))
+    return place[kind] * len(kind) + natural
 
 
-def _broken(there: Tensor, read: Tensor) -> bool:
-    places = read[there].nonzero().flatten()
-    return len(places) > 0 and int(places[-1] - places[0]) + 1 > len(places)
+def _apart(rows: Sequence[Sequence[bool]]) -> int:
+    """Return how many requests do not lie side by side; a row says of each whether it is there and read."""
+    count = 0
+    for k in range(0, len(rows[0]), 2):
+        read = [row[k + 1] for row in rows if row[k]]
+        count += sum(one and not before for before, one in itertools.pairwise([False, *read])) > 1
+    return count
 
 
-def _climbed(order: list[int], apart: Callable[[Sequence[int]], int]) -> list[int]:
+def _climbed(order: list[int], apart: Callable[[Iterable[int]], int]) -> list[int]:
     """Move one kind at a time, as long as that helps."""
     score = apart(order)
     while score:

@@ -151,7 +151,7 @@ def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trac
     ------
     NadkitError
         The model's forward cannot be traced: its control flow depends on values, or it is not written in
-        torch operations.
+        torch operations; or the model is tapped.
 
     Examples
     --------
@@ -161,6 +161,13 @@ def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trac
     >>> [str(node) for node in found.graph.nodes]
     ['x', 'model_0', 'model_1', 'model_2', 'gated', 'model_3', 'output']
     """
+    for path, part in network.model.named_modules():
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if any(getattr(hook, "__module__", "").startswith("nadkit.") for hook in hooks):
+            raise NadkitError(
+                f"{network.name} is tapped at {path or 'its input'!r}, and the taps would go into the "
+                "export; export it outside the block: with Taps(...)"
+            )
     root = _Root(network.model)
     axes = {address: network.layers[address].axis for address in gates}
     tracer = _Tracer(network.model, gates)

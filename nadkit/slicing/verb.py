@@ -107,8 +107,9 @@ def export(
     if empty:
         whose = f"task {names[0]!r} keeps" if len(names) == 1 else f"tasks {', '.join(names)} keep"
         raise LayerError(
-            f"{whose} no unit of layer {', '.join(map(repr, empty))}: nothing would pass there, and every "
-            "picture get the same answer; lower the threshold, or learn masks at a larger kept share"
+            f"{whose} no unit of layer {', '.join(map(repr, empty))}, and a sub-architecture is exported if it "
+            "has units in every layer; lower the threshold, export several tasks together, or learn masks at a "
+            "larger kept share"
         )
     small = sliced_module(network, union)
     small.meta["slicing"].update(tasks=names, head=head, threshold=float(threshold), calibration=None)
@@ -162,6 +163,7 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         "preprocess": repr(network.preprocess),
         "kept": {address: units.nonzero().flatten().tolist() for address, units in kept.items()},
         "layers": layer_rows(builder, why),
+        "layout": builder.layout(),
     }
     return small
 
@@ -279,16 +281,22 @@ def add_detector(small: fx.GraphModule, index: int, classes: int, slope: float, 
     slope, intercept : of the calibration
     """
     like = next(p for p in small.parameters() if p.is_floating_point())
-    others = torch.tensor([k for k in range(classes) if k != index], device=like.device)
-    small.register_buffer("others", others)
-    small.register_buffer("slope", torch.tensor(slope, dtype=like.dtype, device=like.device))
-    small.register_buffer("intercept", torch.tensor(intercept, dtype=like.dtype, device=like.device))
+    buffers = {
+        "others": torch.tensor([k for k in range(classes) if k != index]),
+        "slope": torch.tensor(slope, dtype=like.dtype),
+        "intercept": torch.tensor(intercept, dtype=like.dtype),
+    }
+    prefix = "detector_"
+    while any(hasattr(small, prefix + name) for name in buffers):
+        prefix += "_"
+    for name, value in buffers.items():
+        small.register_buffer(prefix + name, value.to(like.device))
 
     def make(graph: fx.Graph, logits: fx.Node) -> fx.Node:
-        rest = graph.call_function(torch.index_select, (logits, 1, graph.get_attr("others")))
+        others, slope, intercept = (graph.get_attr(prefix + name) for name in buffers)
+        rest = graph.call_function(torch.index_select, (logits, 1, others))
         own = graph.call_method("select", (logits, 1, index))
         odds = graph.call_function(torch.sub, (own, graph.call_function(torch.logsumexp, (rest, 1))))
-        scaled = graph.call_function(torch.mul, (odds, graph.get_attr("slope")))
-        return graph.call_function(torch.add, (scaled, graph.get_attr("intercept")))
+        return graph.call_function(torch.add, (graph.call_function(torch.mul, (odds, slope)), intercept))
 
     _append(small, make)

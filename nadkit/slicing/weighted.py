@@ -143,9 +143,10 @@ class Dense(Rule):
         )
         made = sliced(self.module, weight, self._bias(values, known, rows))
         new = build.take(self.data, self.axis, columns)
-        bias = known & (values != 0)
-        key = (tuple(rows.tolist()), tuple(columns.tolist()), tuple(values[bias].tolist()))
-        return build.graph.call_module(build.place(self.node, made, *key), (new,))
+        # A module that runs twice may read other constants, and then has another bias.
+        folded = (known & (values != 0)).nonzero().flatten()
+        path = build.place(self.node, made, rows, columns, folded, values[folded])
+        return build.graph.call_module(path, (new,))
 
 
 @dataclass(frozen=True)
@@ -222,10 +223,8 @@ class Grouped(Rule):
         total, inputs, outputs = torch.cat(shifts), torch.cat(want), torch.cat(have)
         biased = total if bias is not None or bool(total.any()) else None
         made = sliced(self.module, torch.cat(weights), biased, len(weights))
-        key = (tuple(outputs.tolist()), tuple(inputs.tolist()), tuple(total.tolist()))
-        return build.graph.call_module(
-            build.place(self.node, made, *key), (build.take(self.data, 1, inputs),)
-        )
+        path = build.place(self.node, made, outputs, inputs, total)
+        return build.graph.call_module(path, (build.take(self.data, 1, inputs),))
 
 
 def _even(chosen: Tensor, groups: Tensor) -> Tensor:

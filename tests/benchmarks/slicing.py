@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 import nadkit as nk
+from nadkit.errors import LayerError
 from nadkit.learn.bundle import pictures
 from nadkit.networks import BUNDLED, gated_logits, log_odds
 from nadkit.slicing import report
@@ -32,7 +33,11 @@ def measure(name: str, share: float) -> pd.DataFrame:
     _, held_back = pictures(source)
     parts = []
     for task in masks.tasks:
-        full = nk.export(network, masks, task)
+        try:
+            full = nk.export(network, masks, task)
+        except LayerError:  # a layer of which the task keeps nothing
+            parts.append(pd.DataFrame([{"quantity": "refused", "batch": 1, "value": 1.0, "task": task}]))
+            continue
         detector = nk.export(network, masks, task, head="binary", images=held_back.take(50))
         gates = {address: gate[None] for address, gate in masks.gates(task).items()}
         wanted = gated_logits(network, inputs, gates)[0]
@@ -84,6 +89,13 @@ def line(rows: pd.DataFrame) -> str:
     return f"| {name} | {share} | {off:.1e} | {left} | {ratios} | {' | '.join(speeds)} |"
 
 
+def refused(table: pd.DataFrame) -> list[str]:
+    """Return a sentence about tasks that are not exported, and an empty line; nothing if there are none."""
+    rows = table[table["quantity"] == "refused"]
+    named = ", ".join(f"{r.task} of {r.network} at {r.kept_share}" for r in rows.itertuples())
+    return [f"Not exported, as a layer of theirs is empty: {named}.", ""] if named else []
+
+
 def page(table: pd.DataFrame) -> str:
     """Return the page as Markdown."""
     groups = [rows for _, rows in table.groupby(["network", "kept_share"], sort=False)]
@@ -96,7 +108,8 @@ def page(table: pd.DataFrame) -> str:
         "against the whole network.",
         "",
         "* difference: the largest of the slices' logits, those of a union of three tasks, and the "
-        "detectors' log-odds from the gated network's, over test pictures, relative to the largest of these. float32.",
+        "detectors' log-odds from the gated network's, over test pictures, relative to the largest of these; "
+        "in float32.",
         "* gated: removed units that could not be cut out, over all tasks.",
         "* parameters, multiply-adds, activation memory, latency: mean over tasks of detector / whole, "
         f"below 1 is cheaper. Latencies are medians of {ROUNDS} runs in turns with the whole network.",
@@ -104,14 +117,15 @@ def page(table: pd.DataFrame) -> str:
         "",
         "The masks are of block outputs. The convolutions inside a residual block or a cell are no units of "
         "theirs, so that they stay as wide as they were; plain and dense networks have a unit for every "
-        "channel and shrink most. At batch 1 these small networks spend their time on calling operations, of which a "
-        "slice has as many: there it pays little or not at all.",
+        "channel and shrink most. At batch 1 these small networks spend their time on calling operations, of "
+        "which a slice has as many: there it pays little or not at all.",
         "",
         "| network | kept share | difference | gated | parameters | multiply-adds | activation memory "
         "| latency, batch 1 | speed-up, batch 1 | latency, batch 64 | speed-up, batch 64 |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *[line(rows) for rows in groups],
         "",
+        *refused(table),
         "## The mean detector",
         "",
     ]
