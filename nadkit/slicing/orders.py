@@ -13,7 +13,8 @@ from nadkit.slicing.flow import Flow
 from nadkit.slicing.rules import Cat, CatElsewhere, Channelwise, Joined
 from nadkit.slicing.weighted import Dense, Grouped
 
-_MOST = 6  # kinds of channels of which every order is tried: 720
+_TRIED = 6  # kinds of channels of which every order is tried: 720
+_MOST = 20  # kinds of channels that are ordered at all
 
 
 class _Request(NamedTuple):
@@ -169,15 +170,19 @@ def _requests(flow: Flow, node: fx.Node) -> list[tuple[fx.Node, _Request]]:
 
 def _best(requests: Sequence[_Request]) -> Tensor:
     """Return the ranks with which the most requests lie side by side; the natural order among equals."""
-    kinds = torch.stack([mask for request in requests for mask in request], 1)
-    patterns, kind = kinds.unique(dim=0, return_inverse=True)
+    while True:
+        kinds = torch.stack([mask for request in requests for mask in request], 1)
+        patterns, kind = kinds.unique(dim=0, return_inverse=True)
+        if len(patterns) <= _MOST:
+            break
+        requests = requests[:-1]  # each may double the kinds, and the search takes their fourth power
     rows, natural = patterns.tolist(), torch.arange(len(kind))
 
     def apart(order: Iterable[int]) -> int:
         return _apart([rows[place] for place in order])
 
     start = list(range(len(rows)))
-    few = len(start) <= _MOST
+    few = len(start) <= _TRIED
     best = list(min(itertools.permutations(start), key=apart)) if few else _climbed(start, apart)
     if _apart(kinds.tolist()) <= apart(best):
         return natural

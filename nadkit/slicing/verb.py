@@ -39,7 +39,8 @@ def export(
     Removed units are cut out of the weights, not set to 0, with everything that only they are made of or
     feed. Nothing of the network changes or is shared. The module takes what `network.model` takes, pictures
     made ready by `network.prepare`, any number of them, of the network's own size, and gives their logits.
-    It is made of torch's classes alone, stands in evaluation mode, and can be trained further.
+    It is made of torch's classes alone, stands in evaluation mode, and can be trained further; whether a
+    parameter asks for gradients is as in the network.
 
     Parameters
     ----------
@@ -107,9 +108,9 @@ def export(
     if empty:
         whose = f"task {names[0]!r} keeps" if len(names) == 1 else f"tasks {', '.join(names)} keep"
         raise LayerError(
-            f"{whose} no unit of layer {', '.join(map(repr, empty))}, and a sub-architecture is exported if it "
-            "has units in every layer; lower the threshold, export several tasks together, or learn masks at a "
-            "larger kept share"
+            f"{whose} no unit of layer {', '.join(map(repr, empty))}, and a sub-architecture is exported "
+            "only with units in every layer; lower the threshold, export several tasks together, or learn "
+            "masks at a larger kept share"
         )
     small = sliced_module(network, union)
     small.meta["slicing"].update(tasks=names, head=head, threshold=float(threshold), calibration=None)
