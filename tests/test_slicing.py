@@ -300,7 +300,9 @@ class Aliased(nn.Module):
 
 def test_a_trace_that_is_not_what_runs_is_refused() -> None:
     network = wrapped(Aliased(), ["act"])
-    with pytest.raises(NadkitError, match=r"traced operations give other answers.*Taps\(network, gates"):
+    with pytest.raises(
+        NadkitError, match=r"do not answer as the gated network.*differ by.*Taps\(network, gates"
+    ):
         nk.export(network, random_masks(network, 0, 0.5), "a")
 
 
@@ -352,6 +354,20 @@ def test_modules_may_have_any_name() -> None:
     with torch.no_grad():
         assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-5
         assert nk.export(network, masks, "a", head="binary", images=images)(inputs).shape == (5,)
+
+
+def test_a_slice_that_does_not_run_falls_back_on_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nadkit.slicing import known
+
+    network = wrapped(make_model("shuffle"), MODELS["shuffle"][1])
+    monkeypatch.setitem(known._POOLS, nn.ChannelShuffle, 2)  # it is no pooling: three channels have no halves
+    scores = {"stem": [1, 0, 0, 1, 0, 1], "shuffled": [1, 0, 0, 1, 0, 1], "last": [1, 1, 0, 0, 0]}
+    masks = nk.MaskSet.from_scores({a: torch.tensor([s]).float() for a, s in scores.items()}, ["a"])
+    small = nk.export(network, masks, "a")
+    inputs = some_inputs()
+    with torch.no_grad():
+        assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-12
+    assert report(small)["why"].str.contains("cut out, the answers fail").all()
 
 
 # What is left alone

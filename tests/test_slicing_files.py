@@ -141,6 +141,7 @@ def test_weights_trained_since_come_back(tmp_path: Path) -> None:
             parameter.mul_(1.25)
     path = slicing.save(small, tmp_path / "small.safetensors")
     assert same(slicing.load(path, network), small, some_inputs())
+    assert small.meta["slicing"]["preprocess"] == "_as_float"
     with pytest.raises(NadkitError, match=r"its network 'mixed' is not bundled.*load\(path, network\)"):
         slicing.load(path)
     single = slicing.save(small.float(), tmp_path / "single.safetensors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,13 +13,13 @@ from nadkit.errors import ImageError, LayerError, NadkitError, closest
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import platt
-from nadkit.networks import Network, log_odds
+from nadkit.networks import Network, Standardise, log_odds
 from nadkit.slicing.build import Builder, is_channels_last
-from nadkit.slicing.flow import Flow
+from nadkit.slicing.flow import Flow, Rule
 from nadkit.slicing.known import gates_alone, rule_of
 from nadkit.slicing.orders import ranks
 from nadkit.slicing.reporting import layer_rows
-from nadkit.slicing.tracing import trace
+from nadkit.slicing.tracing import Trace, trace
 from nadkit.taps import Taps, frozen
 
 HEADS = ("full", "binary")
@@ -138,35 +138,50 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         traced = trace(network, gates, inputs)
         with frozen(network.model), Taps(network, (), gates=gates):
             wanted = network.logits(inputs.clone())
-        scale = float(getattr(network, "scale", 1.0))  # that of the untrained control
-        why, found = "", []
+        why = ""
         for rules in (rule_of, gates_alone):
-            with frozen(network.model):  # operations are asked what they make of constants
-                flow = Flow(traced, rules)
-            builder = Builder(flow, ranks(flow))
-            small = _finish(network, builder.run(), scale)
-            difference = _difference(small(inputs.clone()), wanted)
-            found.append(difference)
-            if difference <= _tolerance(wanted.dtype):
-                break
-            why = f"cut out, the answers differ by {difference:.1e} of their scale; "
+            try:
+                small, builder = _built(network, traced, rules)
+                difference = _difference(small(inputs.clone()), wanted)
+            except Exception as error:  # an operation that is not what its rule takes it for
+                off = f"fail ({type(error).__name__}: {str(error).strip()[:100]})"
+            else:
+                if difference <= _tolerance(wanted.dtype):
+                    break
+                off = f"differ by {difference:.1e} of their scale"
+            why = f"cut out, the answers {off}; "
         else:
             raise NadkitError(
-                f"{network.name} cannot be exported: its traced operations give other answers than the gated "
-                f"network (by {found[-1]:.1e} of their scale), so its forward does something that is not in "
-                "them, such as a draw or a hook; use it gated: with Taps(network, gates=masks.gates(task))"
+                f"{network.name} cannot be exported: its traced operations do not answer as the gated "
+                f"network (they {off}), so its forward does something that is not in them, such as a draw or a hook; "
+                "use it gated: with Taps(network, gates=masks.gates(task))"
             )
     small.meta["slicing"] = {
         "network": network.name,
         "weights_id": network.weights_id,
         "class_names": list(network.class_names),
         "input_shape": list(network.input_shape),
-        "preprocess": repr(network.preprocess),
+        "preprocess": _named(network.preprocess),
         "kept": {address: units.nonzero().flatten().tolist() for address, units in kept.items()},
         "layers": layer_rows(builder, why),
         "layout": builder.layout(),
     }
     return small
+
+
+def _built(
+    network: Network, traced: Trace, rules: Callable[[fx.Node, Flow], Rule]
+) -> tuple[fx.GraphModule, Builder]:
+    with frozen(network.model):  # operations are asked what they make of constants
+        flow = Flow(traced, rules)
+    builder = Builder(flow, ranks(flow))
+    small = builder.run()
+    scale = float(getattr(network, "scale", 1.0))  # that of the untrained control
+    if scale != 1.0:
+        _append(small, lambda graph, logits: graph.call_function(torch.mul, (logits, scale)))
+    if is_channels_last(network.model):
+        small.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's types
+    return small.eval(), builder
 
 
 def _checked(network: object, masks: object, tasks: object, images: object, head: object) -> list[str]:
@@ -221,12 +236,11 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 84 * torch.finfo(dtype).eps  # 1e-5 in float32
 
 
-def _finish(network: Network, small: fx.GraphModule, scale: float) -> fx.GraphModule:
-    if scale != 1.0:
-        _append(small, lambda graph, logits: graph.call_function(torch.mul, (logits, scale)))
-    if is_channels_last(network.model):
-        small.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's types
-    return small.eval()
+def _named(preprocess: object) -> str:
+    """Name a function in words that do not change from run to run."""
+    if isinstance(preprocess, Standardise):
+        return repr(preprocess)
+    return str(getattr(preprocess, "__qualname__", type(preprocess).__name__))
 
 
 def _append(small: fx.GraphModule, make: Any) -> None:
