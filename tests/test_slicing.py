@@ -337,10 +337,10 @@ class Reserved(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.graph, self.code, self.meta = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)
-        self.detector_slope = nn.Linear(4, 3)
+        self.detector_others = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.detector_slope(self.meta(self.code(self.graph(x))).mean((2, 3)))
+        return self.detector_others(self.meta(self.code(self.graph(x))).mean((2, 3)))
 
 
 def test_modules_may_have_any_name() -> None:

@@ -183,7 +183,12 @@ def activation_memory(module: nn.Module, inputs: Tensor) -> float:
     return float(live.most)
 
 
-def latencies(modules: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> dict[str, float]:
+def latencies(
+    modules: Mapping[str, nn.Module],
+    inputs: Tensor,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Return the median milliseconds of a run of each module; they take turns.
 
     Examples
@@ -197,11 +202,11 @@ def latencies(modules: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> 
     for number in range(3 + rounds):
         for name in names if number % 2 else names[::-1]:
             wait()
-            start = time.perf_counter()
+            start = clock()
             modules[name](inputs)
             wait()
             if number >= 3:
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(clock() - start)
     return {name: 1000 * statistics.median(times) for name, times in taken.items()}
 
 

@@ -124,6 +124,20 @@ def save_program(module: nn.Module, path: str | os.PathLike[str], example: Tenso
     NadkitError
         The module was not exported by nadkit, the example is no sample that it takes, or the place cannot be
         written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nadkit as nk
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> network = Network.wrap(model, ["a", "b"], example=torch.zeros(1, 1, 2, 2))
+    >>> masks = nk.MaskSet.from_scores({"2": torch.tensor([[1.0, 0.0, 1.0]])}, ["a"])
+    >>> small, inputs = nk.export(network, masks, "a"), torch.rand(5, 1, 2, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_program(small, Path(folder) / "a.pt2", inputs)
+    ...     program = torch.export.load(path).module()
+    >>> torch.allclose(program(inputs), small(inputs))
+    True
     """
     record_of(module)
     if not isinstance(example, Tensor) or not example.ndim or not len(example):

@@ -153,8 +153,8 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         else:
             raise NadkitError(
                 f"{network.name} cannot be exported: its traced operations do not answer as the gated "
-                f"network (they {off}), so its forward does something that is not in them, such as a draw or a hook; "
-                "use it gated: with Taps(network, gates=masks.gates(task))"
+                f"network (they {off}), so its forward does something that is not in them, such as a draw or "
+                "a hook; use it gated: with Taps(network, gates=masks.gates(task))"
             )
     small.meta["slicing"] = {
         "network": network.name,
@@ -295,21 +295,14 @@ def add_detector(small: fx.GraphModule, index: int, classes: int, slope: float, 
     classes : how many there are
     slope, intercept : of the calibration
     """
-    like = next(p for p in small.parameters() if p.is_floating_point())
-    buffers = {
-        "others": torch.tensor([k for k in range(classes) if k != index]),
-        "slope": torch.tensor(slope, dtype=like.dtype),
-        "intercept": torch.tensor(intercept, dtype=like.dtype),
-    }
-    prefix = "detector_"
-    while any(hasattr(small, prefix + name) for name in buffers):
-        prefix += "_"
-    for name, value in buffers.items():
-        small.register_buffer(prefix + name, value.to(like.device))
+    name = "detector_others"
+    while hasattr(small, name):
+        name += "_"
+    device = next(small.parameters()).device
+    small.register_buffer(name, torch.tensor([k for k in range(classes) if k != index], device=device))
 
     def make(graph: fx.Graph, logits: fx.Node) -> fx.Node:
-        others, slope, intercept = (graph.get_attr(prefix + name) for name in buffers)
-        rest = graph.call_function(torch.index_select, (logits, 1, others))
+        rest = graph.call_function(torch.index_select, (logits, 1, graph.get_attr(name)))
         own = graph.call_method("select", (logits, 1, index))
         odds = graph.call_function(torch.sub, (own, graph.call_function(torch.logsumexp, (rest, 1))))
         return graph.call_function(torch.add, (graph.call_function(torch.mul, (odds, slope)), intercept))
