@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from nadkit.questions import where as where
     from nadkit.questions import whether as whether
     from nadkit.questions import why as why
+    from nadkit.slicing import cost as cost
+    from nadkit.slicing import export as export
     from nadkit.taps import Taps as Taps
 
 __version__ = "0.1.0"
@@ -53,7 +55,9 @@ _HOMES: dict[str, str | None] = {
     "SubArchitecture": "graph",
     "Taps": "taps",
     "Unit": "masks",
+    "cost": "slicing",
     "errors": None,
+    "export": "slicing",
     "extract": "graph",
     "figures": None,
     "graph": None,

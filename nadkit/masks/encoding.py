@@ -221,4 +221,5 @@ def canonical(record: Mapping[str, object]) -> str:
 
 
 def _bytes(rows: Tensor) -> bytes:
-    return rows.contiguous().numpy().tobytes()
+    # By bytes, since NumPy has no type for some of torch's.
+    return rows.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

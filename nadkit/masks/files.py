@@ -31,7 +31,7 @@ class Contents(NamedTuple):
     meta: dict[str, object]
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> Path:
+def write(path: str | os.PathLike[str], data: bytes, what: str = "masks") -> Path:
     """Write bytes to a file at once: a reader sees the file of before or the new one, never a part.
 
     Examples
@@ -44,7 +44,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises
     ------
     MaskFileError
-        The place cannot be written to; a file that was there is as before.
+        The place cannot be written to (`what` is named in it); a file that was there is as before.
     """
     try:
         place = Path(os.path.realpath(path))
@@ -62,7 +62,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> Path:
             raise
     except (OSError, TypeError, ValueError) as error:
         raise MaskFileError(
-            f"masks cannot be saved to {str(path)!r}: {error}; give a file in a folder that exists"
+            f"{what} cannot be saved to {str(path)!r}: {error}; give a file in a folder that exists"
         ) from error
     return place
 

@@ -1,6 +1,7 @@
 """Measure the numbers of graphs: time, memory, size, planted links, and links checked by ablation.
 
-`python tests/benchmarks/graphs.py` runs all; `python tests/benchmarks/graphs.py speed vgg-fashion` some.
+`python tests/benchmarks/graphs.py` runs all and writes docs/graphs.md; `python tests/benchmarks/graphs.py
+speed vgg-fashion` runs some and only prints.
 Use a quiet machine: on a busy one the clock's times say little, and the processor's time is what to read.
 
 * `speed`: all tasks of a bundled network, masks of kept share 0.3, 32 pictures on each side; against a naive
@@ -232,8 +233,69 @@ def verify(names: list[str]) -> Iterator[Row]:
         yield Row("  loss of all random", found["all_random"], "")
 
 
+_SAID = """# Graphs of the bundled networks
+
+Made by `python tests/benchmarks/graphs.py` ({threads} threads): sub-architectures of the bundled
+one-vs-rest masks at kept share 0.3, 32 pictures of the task and 32 of others, 5 links a unit.
+
+## Time and memory
+
+All tasks of a network in one call of `nk.extract`, against a naive loop in the same process: one
+backward pass for each task and each unit, kept or not. The weights of both are compared: the
+farthest, as a share of what the receiving unit takes in.
+
+{speed}
+
+## The largest graph
+
+10,000 units and close to 200,000 links: extracted, saved and loaded in both formats, drawn by
+layer, one layer opened.
+
+{size}
+
+## Planted links
+
+Links extracted from networks whose links are known, five of each grade, pooled. With the planted
+units kept; and with every unit kept, where links into the task's units are compared: there the
+cross-talk of merged networks is real weight.
+
+{planted}
+
+## Are links what they say?
+
+The 20 strongest links of each of three tasks, ablated one by one on test pictures, beside as many
+random ones into the same layers: by what strength and loss agree (Spearman), how many of the five
+that cost most are among the five strongest, and what ablating costs in log-odds.
+
+{verify}
+"""
+
+
+def page(found: dict[str, list[Row]], threads: int) -> str:
+    """Return the page as Markdown: a table of each part, a row a network or grade, a column a number."""
+    tables = {}
+    for part, rows in found.items():
+        lines: list[tuple[str, dict[str, str]]] = []
+        for row in rows:
+            shown = f"{row.measured:.3g} {row.unit}".rstrip()
+            name, _, what = row.what.partition(", " if part == "planted" else ": ")
+            if part in ("speed", "size") and not row.what.startswith(" "):
+                name, what = row.what.removesuffix(": all"), "time"
+            if row.what.startswith(" "):
+                lines[-1][1][row.what.strip()] = shown
+            elif lines and lines[-1][0] == name:
+                lines[-1][1][what] = shown
+            else:
+                lines.append((name, {what: shown}))
+        columns = list(dict.fromkeys(column for _, cells in lines for column in cells))
+        text = [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+        text += [f"| {name} | {' | '.join(cells.get(c, '') for c in columns)} |" for name, cells in lines]
+        tables[part] = "\n".join(text)
+    return _SAID.format(threads=threads, **tables)
+
+
 def main() -> int:
-    """Print a line for each number as it comes."""
+    """Print a line for each number as it comes; write the page if all were asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -250,14 +312,20 @@ def main() -> int:
     form = "{:<52} {:>12} {:>12}  {}"
     print(form.format("what", "target", "measured", ""))
     ratios = []
+    every: dict[str, list[Row]] = {}
     for name in [name for name in given.names if name in parts] or list(parts):
         for row in parts[name]():
             print(form.format(*row.cells()), flush=True)
+            every.setdefault(name, []).append(row)
             if row.what.startswith("  faster"):
                 ratios.append(row.measured)
     if ratios:
         print(f"\nfaster than the naive loop: {min(ratios):.2f} to {max(ratios):.2f}, "
               f"median {statistics.median(ratios):.2f}")  # fmt: skip
+    if not given.names:
+        (Path(__file__).parents[2] / "docs" / "graphs.md").write_text(
+            page(every, given.threads), encoding="utf-8"
+        )
     return 0
 
 
