@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hand import NAMES, TASKS, make_images, make_masks, make_network
+from test_graph_figures import carry
 from torch import Tensor, nn
 
 import nadkit as nk
@@ -407,6 +408,23 @@ def test_a_silent_inhibitor_is_kept_for_what_it_does_on_others() -> None:
     assert set(two.in_edges("3/0")) == {("1/2", "3/0"), ("1/0", "3/0")}  # of equal ones the first
     most = whole_graph(network, masks, images, "bag", least_share=0.6)
     assert list(most.in_edges("3/0")) == [("1/2", "3/0")]
+
+
+@pytest.mark.parametrize("name", ["plain", "residual, within", "dense", "attention"])
+def test_what_units_carry_counts_links_that_are_not_listed(name: str) -> None:
+    """Against a walk over all links, from the logit back."""
+    make, layers, _ = STRUCTURES[name]
+    network = wrap(make(), layers)
+    masks = masks_for(network, seed=1)
+    every = whole_graph(network, masks, pictures(), "bag")
+    carried = {unit: values["carried"] for unit, values in every.nodes(data=True)}
+    one = whole_graph(network, masks, pictures(), "bag", links_per_unit=1)
+    assert {unit: values["carried"] for unit, values in one.nodes(data=True)} == carried
+    assert one.number_of_edges() < every.number_of_edges()
+    assert carried["logit:bag"] == 1
+    again = {unit: values["carried"] for unit, values in carry(every).nodes(data=True)}
+    assert again == pytest.approx(carried)
+    assert sum(0 < part < 1 for part in carried.values()) > 3
 
 
 def test_attributes_of_units_are_those_of_the_masks() -> None:

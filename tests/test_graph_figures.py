@@ -30,7 +30,7 @@ from nadkit.masks import MaskSet
 def add_unit(graph: nx.DiGraph, name: str, layer: str, index: int, **facts: Any) -> None:
     usual = {"score": 1.0, "activation": 1.0, "activation_other": 0.5, "response": 1.0, "response_other": 0.5,
              "incoming": 0.0, "incoming_other": 0.0, "residual": 0.0, "residual_other": 0.0,
-             "exclusive": False, "tasks": 2}  # fmt: skip
+             "carried": float(layer == "logit"), "exclusive": False, "tasks": 2}  # fmt: skip
     graph.add_node(name, layer=layer, index=index, **(usual | facts))
 
 
@@ -46,6 +46,16 @@ def empty_graph(units: dict[str, int], task: str = "bag", network: str = "net") 
                        layers=list(units), units=units, empty=[], own_pictures=32, other_pictures=32,
                        seed=0)  # fmt: skip
     add_unit(graph, "input", "input", -1)
+    return graph
+
+
+def carry(graph: nx.DiGraph) -> nx.DiGraph:
+    """The same graph, with what every unit carries along the links that it has."""
+    for name in reversed(list(nx.topological_sort(graph))):
+        if not name.startswith("logit:"):
+            graph.nodes[name]["carried"] = math.fsum(
+                graph.nodes[target]["carried"] * share for _, target, share in graph.out_edges(name, "share")
+            )
     return graph
 
 
@@ -65,7 +75,7 @@ def small_graph() -> nx.DiGraph:
         ("c/2", "logit:bag", 3.0),
     ):  # fmt: skip
         add_link(graph, source, target, weight)
-    return graph
+    return carry(graph)
 
 
 def random_graph(
@@ -95,8 +105,12 @@ def random_graph(
                 sources += columns[at - 2]
             weights = {source: draw.gauss(0.4, 1) for source in sources}
             graph.nodes[target]["incoming"] = sum(map(abs, weights.values()))
-            for source in sorted(weights, key=lambda name: -abs(weights[name]))[:links]:
+            for source in weights:
                 add_link(graph, source, target, weights[source])
+    carry(graph)
+    for target in graph:
+        strongest = sorted(graph.in_edges(target, "share"), key=lambda link: -link[2])
+        graph.remove_edges_from(strongest[links:])
     return graph
 
 
@@ -630,7 +644,7 @@ def coat_graph() -> nx.DiGraph:
     graph.graph["task"] = "coat"
     graph.nodes["b/5"]["index"] = 5
     graph.edges["a/0", "b/0"].update(weight=2.0, share=0.2)
-    return graph
+    return carry(graph)
 
 
 def test_units_and_links_of_both_and_of_one_only_are_told_apart() -> None:

@@ -212,6 +212,8 @@ def altered(change: str) -> nx.DiGraph:
         unit["score"] = "high"
     elif change == "infinite":
         unit["response"] = float("inf")
+    elif change == "carried":
+        unit["carried"] = 1.5
     elif change == "more":
         unit["colour"] = "red"
     elif change == "other layer":
@@ -247,6 +249,7 @@ REASONS = {
     "no score": "unit 'a/0': it lacks 'score'",
     "score is text": "unit 'a/0': its score is 'high', not a float",
     "infinite": "unit 'a/0': its response is inf",
+    "carried": "unit 'a/0' carries 1.5, which is no part of 1",
     "more": "unit 'a/0': it has 'colour', which nadkit does not write",
     "other layer": "unit 'a/0' should be 'b/0'",
     "beyond": "unit 'a/0' is said to be unit 4 of layer 'a'",

@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from test_graph_figures import (
     add_link,
     add_unit,
+    carry,
     coat_graph,
     empty_graph,
     overlaid,
@@ -119,8 +120,9 @@ def test_other_things_and_other_networks_are_refused(verb: Any) -> None:
 # Flows
 
 
-def test_what_each_layer_carries_and_passes_by_hand() -> None:
-    found = flow(SubArchitecture(small_graph()))
+def test_what_each_layer_carries_and_lists_by_hand() -> None:
+    graph = small_graph()
+    found = flow(SubArchitecture(graph))
     table = found.layers.set_index("layer")
     # Into the logit 3 / 4, all through c/2; of that 1.8 / 20 from b/0, 9 / 20 from b/3, 0.4 / 20 from a/1.
     c = 0.75
@@ -131,52 +133,66 @@ def test_what_each_layer_carries_and_passes_by_hand() -> None:
     assert table.loc["b", "carried"] == pytest.approx(sum(b.values()))
     assert table.loc["a", "carried"] == pytest.approx(sum(a.values()))
     assert table.loc["input", "carried"] == pytest.approx(sum(a.values()))  # all of a's units
-    assert table.loc["c", "passed"] == pytest.approx(c)
-    assert table.loc["b", "passed"] == pytest.approx(sum(b.values()) + c * 0.02)  # with the link past b
-    assert table.loc["a", "passed"] == pytest.approx(sum(a.values()))
+    assert table.loc["c", "listed"] == pytest.approx(c)
+    assert table.loc["b", "listed"] == pytest.approx(sum(b.values()) + c * 0.02)  # with the link past b
+    assert table.loc["a", "listed"] == pytest.approx(sum(a.values()))
+    # The flow through b is in 1 : 5 at its two units.
+    assert table.loc["b", "effective_units"] == pytest.approx(36 / 26)
+    assert table.loc[["input", "c", "logit"], "effective_units"].tolist() == [1, 1, 1]
     assert table.loc["a", "added"] == pytest.approx(5 + 3 + 3 + 0.4)
     assert table.loc["a", "taken"] == -2.5
     assert table["units"].to_dict() == {"input": 1, "a": 2, "b": 2, "c": 1, "logit": 1}
-    assert (table.loc["logit", "carried"], table.loc["logit", "passed"]) == (1, 0)
-    # 3/30 of b/3 either way, 5/10 of b/0 but then 1.8/20: the widest takes a/0 or a/1 by b/3.
-    assert found.widest_path[-3:] == ("b/3", "c/2", "logit:bag")
-    assert found.width == pytest.approx(0.1)
+    assert (table.loc["logit", "carried"], table.loc["logit", "listed"]) == (1, 0)
+    # a/0 → b/0 carries half of b/0's part and a/0 → b/3 a tenth of b/3's, which is as much.
+    assert found.widest_path[-2:] == ("c/2", "logit:bag")
+    assert found.width == pytest.approx(c * 0.045)
     assert found.other_task is None
     assert found.shared_trunk is None
-    answer = found.answer
-    assert f"{100 * sum(a.values()):.0f} % of the logit's input is traced to the input" in answer
-    assert "at its narrowest 10 %" in answer
-    assert repr(found) == f"Flow({answer})"
+    assert "at its weakest link 3.4 % of the logit's input" in found.answer
+    assert "it runs through the fewest units in c, as if 1.0" in found.answer
+    assert repr(found) == f"Flow({found.answer})"
     assert "<td>0.75</td>" in found._repr_html_()
+    graph.nodes["c/2"]["carried"] = 1.0  # what is not listed is carried, too
+    table = flow(SubArchitecture(graph)).layers.set_index("layer")
+    assert table.loc["c", "carried"] == 1
+    assert table.loc["c", "listed"] == pytest.approx(c)
+    assert table.loc["b", "listed"] == pytest.approx(0.09 + 0.45 + 0.02)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_widest_path_and_minimum_cut_against_all_paths_and_another_algorithm(seed: int) -> None:
     graph = random_graph({"a": 6, "b": 6, "c": 6, "d": 6}, [4, 5, 3, 4], 3, skips=0.5, seed=seed)
     found = flow(SubArchitecture(graph))
+    strength = {(a, b): graph.nodes[b]["carried"] * share for a, b, share in graph.edges(data="share")}
     widths = {
-        tuple(path): min(graph.edges[pair]["share"] for pair in itertools.pairwise(path))
+        tuple(path): min(strength[pair] for pair in itertools.pairwise(path))
         for path in nx.all_simple_paths(graph, "input", "logit:bag")
     }
     assert found.width == pytest.approx(max(widths.values()))
     assert widths[found.widest_path] == pytest.approx(found.width)
     names = list(graph)
     scale = 10**6
-    shares = nx.to_numpy_array(graph, nodelist=names, weight="share")
-    capacity = csr_array((shares * scale).round().astype(np.int32))
+    strengths = np.zeros((len(names), len(names)))
+    for (a, b), value in strength.items():
+        strengths[names.index(a), names.index(b)] = value
+    capacity = csr_array((strengths * scale).round().astype(np.int32))
     most = maximum_flow(capacity, names.index("input"), names.index("logit:bag")).flow_value / scale
     assert found.cut_share == pytest.approx(most, abs=1e-4)
-    assert sum(graph.edges[link]["share"] for link in found.cut_links) == pytest.approx(most, abs=1e-4)
+    assert sum(strength[link] for link in found.cut_links) == pytest.approx(most, abs=1e-4)
+    assert most < 1
+    assert most <= found.layers[found.layers["layer"] != "logit"]["listed"].min() + 1e-4
+    into = {graph.nodes[target]["layer"] for _, target in found.cut_links}
+    assert found.cut_layers == tuple(name for name in ("a", "b", "c", "d", "logit") if name in into)
     apart = graph.copy()
     apart.remove_edges_from(found.cut_links)
     assert not nx.has_path(apart, "input", "logit:bag")
 
 
-def test_a_narrow_place_before_the_logit_is_the_cut() -> None:
+def test_the_minimum_cut_is_where_links_listed_tell_least() -> None:
     graph = empty_graph({"a": 2, "b": 2})
-    add_unit(graph, "a/0", "a", 0, incoming=1.0)
-    add_unit(graph, "b/0", "b", 0, incoming=10.0)
-    add_unit(graph, "b/1", "b", 1, incoming=10.0)
+    add_unit(graph, "a/0", "a", 0, incoming=1.0, carried=1.0)
+    add_unit(graph, "b/0", "b", 0, incoming=10.0, carried=0.5)
+    add_unit(graph, "b/1", "b", 1, incoming=10.0, carried=0.5)
     add_unit(graph, "logit:bag", "logit", -1, incoming=2.0)
     for link in (
         ("input", "a/0", 1.0),
@@ -188,17 +204,45 @@ def test_a_narrow_place_before_the_logit_is_the_cut() -> None:
         add_link(graph, *link)
     found = flow(SubArchitecture(graph))
     assert found.cut_links == (("a/0", "b/0"), ("a/0", "b/1"))
-    assert found.cut_share == pytest.approx(0.25)
-    assert "the minimum cut is 2 links of 0.25 in all" in found.answer
+    assert found.cut_layers == ("b",)
+    assert found.cut_share == pytest.approx(0.125)
+    assert "the links listed hold 12 % at least, least into b (minimum cut, 2 links)" in found.answer
+
+
+def test_with_all_links_listed_nothing_is_lost() -> None:
+    network, masks = nk.load_network("vgg-fashion"), nk.load_masks("vgg-fashion")
+    images = nk.load_images("fashion", split="test", per_class=3)
+    few, every = (
+        flow(nk.extract(network, masks, images, "bag", links_per_unit=most, least_share=0, progress=False))
+        for most in (5, 400)
+    )
+    assert every.cut_share == pytest.approx(1)
+    assert every.layers["carried"].tolist() == pytest.approx([1] * 11)
+    assert few.layers["carried"].tolist() == every.layers["carried"].tolist()
+    assert few.layers["effective_units"].tolist() == every.layers["effective_units"].tolist()
+    assert 0.2 < few.cut_share < 0.8
+    assert few.cut_layers != ("logit",)
+
+
+@pytest.mark.parametrize("seed", [42, 57, 84])
+def test_rests_of_full_links_are_no_way_past_the_cut(seed: int) -> None:
+    """With fractions for capacities the cuts of these graphs came back without a link."""
+    graph = random_graph(dict.fromkeys("abcde", 9), [7, 8, 7, 6, 8], 4, skips=0.5, seed=seed)
+    found = flow(SubArchitecture(graph))
+    strength = [graph.nodes[b]["carried"] * graph.edges[a, b]["share"] for a, b in found.cut_links]
+    assert found.cut_share == pytest.approx(sum(strength))
+    graph.remove_edges_from(found.cut_links)
+    assert not nx.has_path(graph, "input", "logit:bag")
 
 
 def test_a_cut_flow_has_no_path() -> None:
     graph = small_graph()
     graph.remove_edge("c/2", "logit:bag")
     found = flow(SubArchitecture(graph))
-    assert (found.widest_path, found.width, found.cut_links, found.cut_share) == ((), 0.0, (), 0.0)
-    assert "0 % of the logit's input is traced" in found.answer
+    assert (found.widest_path, found.width) == ((), 0.0)
+    assert (found.cut_links, found.cut_share, found.cut_layers) == ((), 0.0, ())
     assert "no path of links leads from the input to the logit" in found.answer
+    assert "hold" not in found.answer
 
 
 def ladder(rungs: dict[str, int], task: str) -> nx.DiGraph:
@@ -211,7 +255,7 @@ def ladder(rungs: dict[str, int], task: str) -> nx.DiGraph:
         before = f"{layer}/{unit}"
     add_unit(graph, f"logit:{task}", "logit", -1, incoming=1.0)
     add_link(graph, before, f"logit:{task}", 1.0)
-    return graph
+    return carry(graph)
 
 
 def test_two_flows_part_and_rejoin() -> None:
@@ -224,6 +268,8 @@ def test_two_flows_part_and_rejoin() -> None:
     shared = found.layers[found.layers["task"] == "coat"].set_index("layer")["shared"]
     assert shared.to_dict() == {"input": 1, "a": 1, "b": 1, "c": 0, "d": 1, "e": 0, "logit": 0}
     same = flow(SubArchitecture(one), SubArchitecture(one))
+    assert same.layers["task"].unique().tolist() == ["bag (first)", "bag (second)"]
+    assert (same.task, same.other_task) == ("bag (first)", "bag (second)")
     assert (same.shared_trunk, same.split_layer, same.rejoined) == (5, None, ())
     assert "share a trunk of 5 layers, never part" in same.answer
     first = flow(SubArchitecture(one), SubArchitecture(ladder({**dict.fromkeys(layers, 0), "a": 1}, "coat")))
@@ -409,10 +455,11 @@ def test_strongest_links_carry_most_and_random_ones_end_in_the_same_layers() -> 
     arch, table = verified_graph()
     one = table[table["source"] != "all"]
     strongest, drawn = (one[one["kind"] == kind] for kind in ("strongest", "random"))
-    from nadkit.graph.flows import carried_by
-
-    carried = carried_by(arch.graph)
-    strength = {(a, b): carried[b] * share for a, b, share in arch.graph.edges(data="share")}
+    strength = {
+        (a, b): arch.graph.nodes[b]["carried"] * share
+        for a, b, share in arch.graph.edges(data="share")
+        if a != "input"
+    }
     assert strongest["strength"].tolist() == pytest.approx(sorted(strength.values(), reverse=True)[:5])
     mine = set(zip(strongest["source"], strongest["target"], strict=True))
     others = list(zip(drawn["source"], drawn["target"], strict=True))
@@ -476,7 +523,7 @@ def test_the_answer_is_computed_from_the_table() -> None:
     changed = table.copy()
     changed.loc[changed["source"] == "all", "loss"] = 7.5
     assert "all at once 7.50 and 7.50" in verified(changed)
-    top = {*one["strength"].nlargest(5).index} & {*one["loss"].nlargest(5).index}
+    top = {*one["strength"].nlargest(5).index} & {*one["loss"].abs().nlargest(5).index}
     assert f"of the 5 links that cost most {len(top)} are among the 5 strongest" in said
 
 
@@ -532,6 +579,6 @@ def test_a_loaded_graph_needs_what_it_was_extracted_from(tmp_path: Any) -> None:
             arch.verify(**{name: value})  # type: ignore[arg-type]
     none = copy.deepcopy(read.graph)
     none.remove_edges_from(list(none.edges))
-    with pytest.raises(NadkitError, match="the graph of 'coat' has no link that could be verified"):
+    with pytest.raises(NadkitError, match="the graph of 'coat' has no link between units that"):
         SubArchitecture(none).verify(network, masks, images)
     assert set(TASKS) == set(masks.tasks)

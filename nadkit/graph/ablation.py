@@ -16,7 +16,6 @@ from nadkit.graph.building import shares
 from nadkit.graph.checks import checked
 from nadkit.graph.cutting import INPUT, LOGIT
 from nadkit.graph.effects import effects, portions, total, units_of
-from nadkit.graph.flows import carried_by
 from nadkit.graph.pictures import check_count, check_types, own_rows
 from nadkit.graph.runs import Clean, Link, Place, all_at_once, one_by_one
 from nadkit.networks import log_odds
@@ -92,8 +91,6 @@ def _check(graph: nx.DiGraph, origin: Origin) -> None:
             f"this graph is not of these masks: {len(kept - mine)} units are kept in the masks only and "
             f"{len(mine - kept)} in the graph only; give the masks it was extracted with"
         )
-    if graph.number_of_edges() == 0:
-        raise NadkitError(f"the graph of {facts['task']!r} has no link that could be verified")
 
 
 def _place(graph: nx.DiGraph, name: str, logit: int) -> Place:
@@ -102,16 +99,22 @@ def _place(graph: nx.DiGraph, name: str, logit: int) -> Place:
 
 
 def _strongest(graph: nx.DiGraph, count: int, logit: int) -> list[_Tested]:
-    carried = carried_by(graph)
     found = [
         _Tested(
             "strongest",
             Link(_place(graph, source, logit), _place(graph, target, logit)),
-            facts["weight"], facts["share"], carried[target] * facts["share"],
+            facts["weight"], facts["share"], graph.nodes[target]["carried"] * facts["share"],
         )
         for source, target, facts in graph.edges(data=True)
+        if source != INPUT
     ]  # fmt: skip
-    return sorted(found, key=lambda one: -one.strength)[:count]
+    found = sorted((one for one in found if one.strength > 0), key=lambda one: -one.strength)
+    if not found:
+        raise NadkitError(
+            f"the graph of {graph.graph['task']!r} has no link between units that carries anything to the "
+            "logit, so there is nothing to verify; extract it with more pictures, or more kept units"
+        )
+    return found[:count]
 
 
 def _random(
@@ -120,7 +123,6 @@ def _random(
 ) -> list[_Tested]:  # fmt: skip
     """Return as many other links as there are strongest into each layer, with weights on the inputs."""
     network = origin.network
-    carried = carried_by(graph)
     kept = units_of(gates, logit)
     ends = {_place(graph, name, logit): name for name in graph}
     wanted = {layer: sum(link.target.layer == layer for link in strongest) for layer in kept}
@@ -148,7 +150,9 @@ def _random(
             for row, unit in enumerate(kept[layer])
             for column, source in enumerate(pairs)
             # Units of layers that are connected need not be: in a sum each reaches its namesake alone.
-            if weights[row, column] != 0 and Link(source, Place(layer, unit)) not in taken
+            if source.layer != INPUT
+            and weights[row, column] != 0
+            and Link(source, Place(layer, unit)) not in taken
         ]
         for pick in torch.randperm(len(free), generator=generator)[:count].tolist():
             row, column = free[pick]
@@ -157,7 +161,8 @@ def _random(
             values = graph.get_edge_data(ends[link.source], ends[target]) or {}
             weight = values.get("weight", float(weights[row, column]))
             part = values.get("share", float(share[row, column]))
-            drawn.append(_Tested("random", link, weight, part, carried[ends[target]] * part))
+            carried = graph.nodes[ends[target]]["carried"]
+            drawn.append(_Tested("random", link, weight, part, carried * part))
     return drawn
 
 

@@ -43,8 +43,9 @@ class SubArchitecture(UnitGraph):
     *Of a node*: `layer` (`input`, an address, `logit`), `index` (−1 at the ends), `score`, `activation` (mean
     over pictures and positions), `response` (mean over pictures, sum over positions; of the input, of what
     enters the network), `incoming` (Σ |weight| over all kept units that feed it, listed or not), `residual`
-    (`response` minus the sum of these weights), `exclusive` (no other task of the masks keeps it), `tasks`
-    (how many keep it).
+    (`response` minus the sum of these weights; of the input 0), `carried` (which part of the logit's input
+    passes through it along all links, listed or not; see `nk.graph.flow`), `exclusive` (no other task of the
+    masks keeps it), `tasks` (how many keep it).
 
     *Of an edge*: `weight`, `share` (|weight| / `incoming` of the target), `sign` (1 or −1: of the weight on
     the side where its share is larger).
@@ -204,7 +205,8 @@ class SubArchitecture(UnitGraph):
             By default those that the graph was extracted from. A graph that was loaded needs all three; other
             pictures than those of the extraction are a harder test.
         links
-            How many of the strongest links, by `strength`.
+            How many of the strongest links, by `strength`. Links from the input are none of them: the picture
+            is one unit, and who does not see it is as if removed.
         pictures
             Of the task, at most; by default as many as the graph was read on. The draw is the extraction's.
         seed
@@ -220,8 +222,9 @@ class SubArchitecture(UnitGraph):
             all links at once have neither weight nor share nor strength (NaN). `attrs["answer"]` is a
             sentence, computed from the table.
 
-            `strength` is the part of the logit's input that runs along the link (see `flow`), which links of
-            different layers can be compared by; weights cannot, as every layer has a scale of its own. For
+            `strength` is the part of the logit's input that runs along the link (`share` × `carried` of the
+            target), which links of different layers can be compared by; weights cannot, as every layer has a
+            scale of its own. For
             each of the strongest links a random one is drawn among all pairs of kept units that have a
             weight other than 0, end in the same layer and are not among the strongest; where the graph does
             not list it, its weight is computed. Where a layer has fewer pairs, all are taken.

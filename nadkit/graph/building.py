@@ -45,6 +45,7 @@ def build(
     at = masks.tasks.index(task)
     names = {layer: [_name(layer, index, task) for index in there] for layer, there in units.items()}
     links: list[tuple[str, str, dict[str, float | int]]] = []
+    passing = carried(found)
     for layer, there in units.items():
         incoming, residual, chosen = _links(
             found, layer, [source for source in units if source in found.weights.get(layer, {})],
@@ -66,12 +67,52 @@ def build(
                 **_both("response", total, place),
                 **_both("incoming", incoming, place),
                 **_both("residual", residual, place),
+                carried=min(1.0, float(passing[layer][place])),
                 exclusive=tasks[place] == 1 and layer not in (INPUT, LOGIT),
                 tasks=tasks[place],
             )
             links += [(names[source][unit], name, values) for source, unit, values in chosen[place]]
     graph.add_edges_from(links)
     return graph
+
+
+def carried(found: Effects) -> dict[str, Tensor]:
+    """Return which part of the logit's input passes through each unit, on the task's own pictures.
+
+    The logit has 1. What a unit has it hands to all units that feed it, to each by its share, whether a graph
+    lists the link or not; a unit that takes in nothing keeps it.
+
+    Examples
+    --------
+    >>> from nadkit.graph.effects import Response
+    >>> one, two = torch.zeros(1, 1), torch.zeros(1, 2)
+    >>> responses = {name: Response(total, total) for name, total in
+    ...              (("input", one), ("conv", two), ("logit", one))}
+    >>> weights = {"conv": {"input": torch.tensor([[[2.0], [0.0]]])},
+    ...            "logit": {"conv": torch.tensor([[[3.0, -1.0]]])}}
+    >>> {layer: parts.tolist() for layer, parts in carried(Effects(weights, responses)).items()}
+    {'input': [0.75], 'conv': [0.75, 0.25], 'logit': [1.0]}
+
+    Parameters
+    ----------
+    found : the first side is the own pictures
+
+    Returns
+    -------
+    dict
+        layer → (n_units,) float64.
+    """
+    parts = {layer: torch.zeros(one.total.shape[1]).double() for layer, one in found.responses.items()}
+    parts[LOGIT][:] = 1
+    for target in reversed(parts):
+        sources = found.weights.get(target, {})
+        if not sources:
+            continue
+        _, share = shares(torch.cat([weights[0] for weights in sources.values()], dim=1))
+        handed = parts[target] @ share.double()
+        for source, part in zip(sources, handed.split([len(parts[one]) for one in sources]), strict=True):
+            parts[source] += part
+    return parts
 
 
 def _name(layer: str, index: int, task: str) -> str:

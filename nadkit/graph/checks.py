@@ -21,7 +21,7 @@ OPTIONAL = frozenset({"least_share", "mask_seed"})
 NODE: Mapping[str, type] = {
     "layer": str, "index": int, "score": float, "activation": float, "activation_other": float,
     "response": float, "response_other": float, "incoming": float, "incoming_other": float,
-    "residual": float, "residual_other": float, "exclusive": bool, "tasks": int,
+    "residual": float, "residual_other": float, "carried": float, "exclusive": bool, "tasks": int,
 }  # fmt: skip
 EDGE: Mapping[str, type] = {
     "weight": float, "weight_other": float, "share": float, "share_other": float, "sign": int,
@@ -72,6 +72,8 @@ def checked(graph: nx.DiGraph, what: str) -> nx.DiGraph:
         end = {INPUT: INPUT, LOGIT: f"{LOGIT}:{facts['task']}"}.get(layer)
         if layer not in place or (index != -1 if end else not 0 <= index < units[layer]):
             refuse(f"unit {name!r} is said to be unit {index} of layer {layer!r}")
+        if not 0 <= values["carried"] <= 1:
+            refuse(f"unit {name!r} carries {values['carried']}, which is no part of 1")
         if name != (end or f"{layer}/{index}"):
             refuse(f"unit {name!r} should be {end or f'{layer}/{index}'!r}")
     for end in (INPUT, f"{LOGIT}:{facts['task']}"):

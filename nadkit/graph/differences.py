@@ -134,7 +134,7 @@ def diff(
     """
     graphs = [graph_of(one, "diff") for one in (first, second)]
     check_same_network(graphs[0], graphs[1])
-    called = names or _names(graphs[0].graph, graphs[1].graph)
+    called = names or names_of(graphs[0].graph, graphs[1].graph)
     if (
         not isinstance(called, tuple | list)
         or len(called) != 2
@@ -188,7 +188,8 @@ def check_same_network(one: nx.DiGraph, other: nx.DiGraph) -> None:
             )
 
 
-def _names(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
+def names_of(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what two sub-architectures are called: their tasks, of one task with its seeds."""
     if one["task"] != other["task"]:
         return one["task"], other["task"]
     seeds = [facts.get("mask_seed") for facts in (one, other)]

@@ -1,8 +1,8 @@
-"""`flow`: what part of a logit's input each layer passes on, the widest path, and where it is narrowest."""
+"""`flow`: what part of a logit's input each layer carries, the widest path, and where links tell least."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import networkx as nx
 from nadkit.errors import NadkitError
 from nadkit.graph.architecture import SubArchitecture
 from nadkit.graph.cutting import INPUT, LOGIT
-from nadkit.graph.differences import check_same_network, graph_of
+from nadkit.graph.differences import check_same_network, graph_of, names_of
 from nadkit.graph.unit_graphs import table_html
 
 if TYPE_CHECKING:
@@ -22,24 +22,28 @@ if TYPE_CHECKING:
 class Flow:
     """How the flow of a task runs, and where that of another one parts from it.
 
-    The flow runs from the logit back: the logit has all of it, 1, and each unit hands what it has to the
-    units that feed it, to each link's share. What a unit takes in along links that the graph does not list is
-    lost there.
+    The flow runs from the logit back: the logit has all of it, 1, and each unit hands what it has to all kept
+    units that feed it, to each link's share, whether the graph lists the link or not. A link's strength is
+    the part that runs along it: its share, times what its target carries.
 
     Attributes
     ----------
-    task, other_task : whose it is; `other_task` is None for one alone
+    task, other_task : whose it is; of one task twice, with its seeds; `other_task` is None for one alone
     layers : one row a task and layer, from the input on: `task`, `layer`, `units` (kept), `carried` (part of
-        the logit's input that passes through the layer's units), `passed` (part that runs along links which
-        leave this layer or one before it for one after it, so that skips count), `added` and `taken` (sums
-        of the positive and negative weights of the links out of the layer, on own pictures), and with another
-        task `shared`: how far the two flows run through the same units of this layer, in [0, 1]
-    widest_path : the units of the path from the input to the logit whose narrowest link is as wide as can be;
+        the logit's input that passes through the layer's units; the rest passes by, or ends deeper in units
+        that take in nothing), `effective_units` (how many units of equal part it would be: 1 / Σ p² of their
+        parts p of it; 0 if there is nothing), `listed` (part that runs along links of the graph which leave
+        this layer or one before it for one after it, so that skips count), `added` and `taken` (sums of the
+        positive and negative weights of the links out of the layer, on own pictures), and with another task
+        `shared`: how far the two flows run through the same units of this layer, in [0, 1]
+    widest_path : the units of the path from the input to the logit whose weakest link is as strong as can be;
         empty if no path leads through
-    width : the share of its narrowest link; 0 without a path
+    width : the strength of that link; 0 without a path
     cut_links : the links of the minimum cut (source, target), which part the input from the logit and have
-        the smallest sum of shares
-    cut_share : that sum; at most 1, which is the logit's whole input
+        the smallest sum of strengths
+    cut_share : that sum, in [0, 1]: of the logit's input as much at least runs along links listed wherever
+        one looks
+    cut_layers : the layers that these links lead into: where the effect comes from more links than are listed
     shared_trunk : how many layers from the first on the two flows share at least to `at_least`; None for one
     split_layer : the first layer where they do not; None if there is none
     rejoined : layers after it where they do again, having not done so in the layer before
@@ -53,6 +57,7 @@ class Flow:
     width: float
     cut_links: tuple[tuple[str, str], ...]
     cut_share: float
+    cut_layers: tuple[str, ...]
     shared_trunk: int | None = None
     split_layer: str | None = None
     rejoined: tuple[str, ...] = ()
@@ -61,19 +66,24 @@ class Flow:
     @property
     def answer(self) -> str:
         """All of it in one sentence."""
-        rows = self.layers[self.layers["task"] == self.task]
-        through = float(rows[rows["layer"] == INPUT]["carried"].iloc[0])
-        said = [f"{100 * through:.0f} % of the logit's input is traced to the input along the links listed"]
         if self.widest_path:
-            said.append(
-                f"the widest path is {' → '.join(self.widest_path)}, "
-                f"at its narrowest {100 * self.width:.0f} %"
-            )
+            said = [
+                f"the widest path is {' → '.join(self.widest_path)}, at its weakest link "
+                f"{100 * self.width:.2g} % of the logit's input"
+            ]
         else:
-            said.append("no path of links leads from the input to the logit")
+            said = ["no path of links leads from the input to the logit"]
         if self.cut_links:
             count = len(self.cut_links)
-            said.append(f"the minimum cut is {count} link{'s' * (count != 1)} of {self.cut_share:.2f} in all")
+            said.append(
+                f"the links listed hold {100 * self.cut_share:.0f} % at least, least into "
+                f"{', '.join(self.cut_layers)} (minimum cut, {count} link{'s' * (count != 1)})"
+            )
+        rows = self.layers[(self.layers["task"] == self.task) & (self.layers["effective_units"] > 0)]
+        inner = rows[~rows["layer"].isin([INPUT, LOGIT])]
+        if len(inner):
+            few, layer = min(zip(inner["effective_units"], inner["layer"], strict=True))
+            said.append(f"it runs through the fewest units in {layer}, as if {few:.1f}")
         if self.other_task is not None:
             where = "never part" if self.split_layer is None else f"part at {self.split_layer}"
             back = f" and rejoin at {', '.join(self.rejoined)}" if self.rejoined else ""
@@ -131,24 +141,29 @@ def flow(arch: SubArchitecture, other: SubArchitecture | None = None, *, at_leas
     Notes
     -----
     Shares, not weights, are followed, as every layer has a scale of its own; they are of the task's own
-    pictures, and of links that inhibit as of others. Capacities of the minimum cut are the links' shares as
-    well (networkx, shortest augmenting paths); as the shares into the logit add up to 1 at most, it often
-    lies there, and a cut elsewhere says that the flow is narrower before.
+    pictures, and of links that inhibit as of others. With all links listed every cut between layers is as
+    good as the next, and `cut_share` is 1, but for what ends in units that take in nothing; with the few of
+    `links_per_unit` the minimum cut (networkx, shortest augmenting paths) is where they tell least. Where
+    the flow itself is narrow, `effective_units` says.
     """
     if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least <= 1:
         raise NadkitError(f"at_least = {at_least!r}; give a part above 0 and up to 1")
     graph = graph_of(arch, "flow")
-    carried = carried_by(graph)
-    tables = [_table(graph, carried)]
     path, width = _widest(graph)
     share, links = _minimum_cut(graph)
+    layer = dict(graph.nodes(data="layer"))
+    into = {layer[target] for _, target in links}
+    cut_layers = tuple(name for name in (*arch.layers, LOGIT) if name in into)
     if other is None:
-        return Flow(arch.task, None, tables[0], path, width, links, share, at_least=float(at_least))
+        table = _table(graph, arch.task)
+        return Flow(
+            arch.task, None, table, path, width, links, share, cut_layers, at_least=float(at_least)
+        )  # fmt: skip
     beside = graph_of(other, "flow")
     check_same_network(graph, beside)
-    theirs = carried_by(beside)
-    shared = _shared(graph, beside, carried, theirs)
-    tables.append(_table(beside, theirs))
+    names = names_of(graph.graph, beside.graph)
+    shared = _shared(graph, beside)
+    tables = [_table(graph, names[0]), _table(beside, names[1])]
     import pandas as pd
 
     table = pd.concat([one.assign(shared=one["layer"].map(shared)) for one in tables], ignore_index=True)
@@ -158,29 +173,15 @@ def flow(arch: SubArchitecture, other: SubArchitecture | None = None, *, at_leas
         layer for at, layer in enumerate(arch.layers) if at > trunk and together[at] and not together[at - 1]
     ]
     return Flow(
-        arch.task, other.task, table, path, width, links, share, trunk,
+        *names, table, path, width, links, share, cut_layers, trunk,
         arch.layers[trunk] if trunk < len(together) else None, tuple(rejoined), float(at_least),
     )  # fmt: skip
 
 
-def carried_by(graph: nx.DiGraph) -> dict[str, float]:
-    """Return what part of the logit's input passes through each unit, along links listed.
-
-    Examples
-    --------
-    >>> graph = nx.DiGraph(layers=["a"])
-    >>> for name, layer in (("input", "input"), ("a/0", "a"), ("logit:x", "logit")):
-    ...     graph.add_node(name, layer=layer)
-    >>> graph.add_edge("input", "a/0", share=1.0)
-    >>> graph.add_edge("a/0", "logit:x", share=0.75)
-    >>> carried_by(graph)
-    {'input': 0.75, 'a/0': 0.75, 'logit:x': 1.0}
-    """
-    carried = {name: float(layer == LOGIT) for name, layer in graph.nodes(data="layer")}
-    for name in reversed(_in_order(graph)):
-        for source, _, share in graph.in_edges(name, data="share"):
-            carried[source] += carried[name] * share
-    return carried
+def _strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
+    """Return which part of the logit's input runs along each link."""
+    carried = dict(graph.nodes(data="carried"))
+    return {(source, target): carried[target] * share for source, target, share in graph.edges(data="share")}
 
 
 def _in_order(graph: nx.DiGraph) -> list[str]:
@@ -190,40 +191,48 @@ def _in_order(graph: nx.DiGraph) -> list[str]:
     return sorted(graph, key=lambda name: place[layer[name]])
 
 
-def _table(graph: nx.DiGraph, carried: Mapping[str, float]) -> pd.DataFrame:
+def _table(graph: nx.DiGraph, task: str) -> pd.DataFrame:
     import pandas as pd
 
     names = [INPUT, *graph.graph["layers"], LOGIT]
     place = {name: at for at, name in enumerate(names)}
     layer = dict(graph.nodes(data="layer"))
-    columns = {name: [0.0] * len(names) for name in ("carried", "passed", "added", "taken")}
-    units = [0] * len(names)
-    for name, part in carried.items():
-        units[place[layer[name]]] += 1
-        columns["carried"][place[layer[name]]] += part
+    parts: list[list[float]] = [[] for _ in names]
+    for name, part in graph.nodes(data="carried"):
+        parts[place[layer[name]]].append(part)
+    carried = [math.fsum(mine) for mine in parts]
+    effective = [
+        1 / math.fsum((part / whole) ** 2 for part in mine) if whole > 0 else 0.0
+        for whole, mine in zip(carried, parts, strict=True)
+    ]
+    columns = {name: [0.0] * len(names) for name in ("listed", "added", "taken")}
     # What runs along a link crosses every gap between layers that it spans.
     steps = [0.0] * (len(names) + 1)
-    for source, target, facts in graph.edges(data=True):
+    strengths = _strengths(graph)
+    for source, target, weight in graph.edges(data="weight"):
         start, end = place[layer[source]], place[layer[target]]
-        part = carried[target] * facts["share"]
-        steps[start] += part
-        steps[end] -= part
-        columns["added" if facts["weight"] > 0 else "taken"][start] += facts["weight"]
+        steps[start] += strengths[source, target]
+        steps[end] -= strengths[source, target]
+        columns["added" if weight > 0 else "taken"][start] += weight
     running = 0.0
     for at in range(len(names) - 1):
         running += steps[at]
-        columns["passed"][at] = running
-    return pd.DataFrame({"task": graph.graph["task"], "layer": names, "units": units, **columns})
+        columns["listed"][at] = running
+    return pd.DataFrame({
+        "task": task, "layer": names, "units": list(map(len, parts)), "carried": carried,
+        "effective_units": effective, **columns,
+    })  # fmt: skip
 
 
 def _widest(graph: nx.DiGraph) -> tuple[tuple[str, ...], float]:
-    """Return the path whose narrowest link has the largest share, and that share."""
+    """Return the path whose weakest link is strongest, and that link's strength."""
     width = {INPUT: float("inf")}
     before: dict[str, str] = {}
     end = f"{LOGIT}:{graph.graph['task']}"
+    strengths = _strengths(graph)
     for name in _in_order(graph):
-        for source, _, share in graph.in_edges(name, data="share"):
-            found = min(width.get(source, 0.0), share)
+        for source in graph.predecessors(name):
+            found = min(width.get(source, 0.0), strengths[source, name])
             if found > width.get(name, 0.0):
                 width[name], before[name] = found, source
     if end not in before:
@@ -235,21 +244,24 @@ def _widest(graph: nx.DiGraph) -> tuple[tuple[str, ...], float]:
 
 
 def _minimum_cut(graph: nx.DiGraph) -> tuple[float, tuple[tuple[str, str], ...]]:
-    end = f"{LOGIT}:{graph.graph['task']}"
-    share, (near, far) = nx.minimum_cut(
-        graph, INPUT, end, capacity="share", flow_func=nx.algorithms.flow.shortest_augmenting_path
+    strengths = _strengths(graph)
+    room = nx.DiGraph()
+    room.add_nodes_from(graph)
+    # In whole numbers: a rest of 1e-18 on a full link would be a way past the cut.
+    room.add_edges_from((*ends, {"capacity": round(part * 1e12)}) for ends, part in strengths.items())
+    _, (near, far) = nx.minimum_cut(
+        room,
+        INPUT,
+        f"{LOGIT}:{graph.graph['task']}",
+        flow_func=nx.algorithms.flow.shortest_augmenting_path,
     )
-    return float(share), tuple(
-        (source, target)
-        for source, target, part in graph.edges(data="share")
-        if source in near and target in far and part > 0
-    )
+    links = tuple(ends for ends, part in strengths.items() if ends[0] in near and ends[1] in far and part > 0)
+    return math.fsum(strengths[ends] for ends in links), links
 
 
-def _shared(
-    one: nx.DiGraph, other: nx.DiGraph, mine: Mapping[str, float], theirs: Mapping[str, float]
-) -> dict[str, float]:
+def _shared(one: nx.DiGraph, other: nx.DiGraph) -> dict[str, float]:
     """Return for every layer how far two flows run through the same units; 0 where one has none there."""
+    mine, theirs = dict(one.nodes(data="carried")), dict(other.nodes(data="carried"))
     parts: dict[str, list[float]] = {name: [0.0, 0.0] for name in (INPUT, *one.graph["layers"], LOGIT)}
     layer = {**dict(one.nodes(data="layer")), **dict(other.nodes(data="layer"))}
     for name, there in layer.items():

@@ -94,9 +94,10 @@ class Clean:
 def one_by_one(clean: Clean, links: Sequence[Link]) -> Tensor:
     """Return the logits (n_links, n, n_classes) with one link ablated at a time.
 
-    Two passes for as many links as there is room for, as later layers may read the source too and must find it there: the first says what the target
-    gives when the source is absent, and layers between the two give what they give without ablation, so that
-    the absence reaches the target directly only. In the second all is as it was, but for the target.
+    Two passes for as many links as there is room for, as later layers may read the source too and must find
+    it there: the first says what the target gives when the source is absent, and layers between the two give
+    what they give without ablation, so that the absence reaches the target directly only. In the second all
+    is as it was, but for the target.
     """
     parts = [links[start : start + clean.at_once] for start in range(0, len(links), clean.at_once)]
     return torch.cat([_one_by_one(clean, part) for part in parts])
