@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import networkx as nx
 import pytest
@@ -571,6 +572,32 @@ def test_nothing_in_the_network_changes() -> None:
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.model.modules())
+
+
+@pytest.mark.parametrize("where", ["in a thread", "between two tasks"])
+def test_an_interrupt_leaves_no_trace(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images, masks = make_network(), make_images([5, 6, 7, 8], 0), make_masks(0)
+    module, name = (effects, "totals") if where == "in a thread" else (extraction, "build")
+    calls, right = [], getattr(module, name)
+
+    def interrupted(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return right(*given)
+
+    monkeypatch.setattr(module, name, interrupted)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            nk.extract(network, masks, images, list(TASKS), progress=False)
+        assert threads_of_a_new_thread() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert all(parameter.requires_grad for parameter in network.model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.model.modules())
+    monkeypatch.undo()
+    assert nk.extract(network, masks, images, "coat", progress=False).graph.number_of_edges()
 
 
 # Planted truth

@@ -188,6 +188,19 @@ def test_tables_of_something_else_are_refused(which: str, change: dict[str, Any]
         SubArchitecture.from_frames(tables["units"], tables["links"], arch.graph.graph)
 
 
+def test_what_are_no_tables_and_no_attributes_is_refused() -> None:
+    arch = SubArchitecture(small_graph())
+    with pytest.raises(NadkitError, match=r"do not say which graph .* give facts=arch\.graph\.graph"):
+        SubArchitecture.from_frames(arch.units, None)  # type: ignore[arg-type]
+    with pytest.raises(NadkitError, match=r"the table of links has no column source; give arch\.links"):
+        SubArchitecture.from_frames(arch.units, None, arch.graph.graph)  # type: ignore[arg-type]
+    with pytest.raises(NadkitError, match="it has 3, which nadkit does not write"):
+        SubArchitecture.from_frames(arch.units, arch.links, {**arch.graph.graph, 3: 4})  # type: ignore[dict-item]
+    twice = pd.concat([arch.units, arch.units[["score"]]], axis=1)
+    with pytest.raises(NadkitError, match="the table of units has score more than once"):
+        SubArchitecture.from_frames(twice, arch.links)
+
+
 # What is no graph
 
 

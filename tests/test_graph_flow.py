@@ -98,6 +98,28 @@ def test_two_seeds_of_a_real_network() -> None:
     assert found.names == ("coat (seed 0)", "coat (seed 1)")
 
 
+def test_the_true_and_the_predicted_class_of_a_misclassified_picture() -> None:
+    network, masks = nk.load_network("vgg-fashion"), nk.load_masks("vgg-fashion")
+    images = nk.load_images("fashion", split="test", per_class=20)
+    answers = network(images.pixels).argmax(1)
+    row = int((answers != images.labels).nonzero()[0])
+    classes = [images.class_names[int(each[row])] for each in (images.labels, answers)]
+    true, predicted = nk.extract(network, masks, images, classes, pictures=4, progress=False).values()
+    found = diff(true, predicted, names=("true", "predicted"))
+    kept = [{str(unit) for unit in masks.kept(task)} for task in classes]
+    where = {name: place for name, place in found.graph.nodes(data="where") if "/" in name}
+    for place, units in (
+        ("both", kept[0] & kept[1]), ("first", kept[0] - kept[1]), ("second", kept[1] - kept[0]),
+    ):  # fmt: skip
+        assert {name for name in where if where[name] == place} == units
+        assert units
+    assert repr(found).startswith("Difference(true and predicted in vgg-fashion: ")
+    links = {(a, b): place for a, b, place in found.graph.edges(data="where")}
+    assert {ends for ends in links if links[ends] == "both"} == set(true.graph.edges) & set(
+        predicted.graph.edges
+    )
+
+
 @pytest.mark.parametrize("verb", [diff, flow])
 def test_other_things_and_other_networks_are_refused(verb: Any) -> None:
     arch = SubArchitecture(small_graph())
@@ -414,6 +436,35 @@ def test_ablation_needs_room_for_few_pictures_only(room: int, monkeypatch: pytes
     for mine, theirs in zip(found, expected, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-6)
     assert max(sizes) == len(inputs) * max(1, room // len(inputs))
+
+
+class Tokens(nn.Module):
+    """Units on the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(3, 4), nn.Linear(4, 3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.b(self.a(x.flatten(1).unflatten(1, (3, 3))).relu()).relu().mean(1))
+
+
+def test_links_of_tokens_are_ablated_too() -> None:
+    torch.manual_seed(1)
+    model, inputs = Tokens().eval(), torch.randn(7, 1, 3, 3)
+    network = Network.wrap(model, list("wxyz"), example=inputs, layers=["a", "b"], name="tokens")
+    assert network.layers["a"].axis in (-1, 2)
+    link = Link(Place("a", 2), Place("b", 1))
+    with frozen(model), torch.no_grad():
+        clean = Clean.of(network, {}, inputs)
+        a = model.a(inputs.flatten(1).unflatten(1, (3, 3)))
+        b = model.b(a.relu())
+        a[..., 2] = 0
+        b[..., 1] = model.b(a.relu())[..., 1]
+        expected = model.head(b.relu().mean(1))
+        assert not torch.allclose(expected, clean.logits, atol=1e-3)
+        assert torch.allclose(one_by_one(clean, [link])[0], expected, atol=1e-5)
+        assert torch.allclose(all_at_once(clean, [link]), expected, atol=1e-5)
 
 
 def verified_graph() -> tuple[SubArchitecture, pd.DataFrame]:

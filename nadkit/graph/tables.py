@@ -65,13 +65,14 @@ def from_frames(
     NadkitError
         A column is missing or holds something else, or the graph is none of `extract`.
     """
-    facts = given_links.attrs.get("graph") if facts is None else facts
+    facts = getattr(given_links, "attrs", {}).get("graph") if facts is None else facts
     if not isinstance(facts, Mapping):
         raise NadkitError(
             "these tables do not say which graph they are of, as attrs get lost in files; "
             "give facts=arch.graph.graph"
         )
-    graph = nx.DiGraph(**copy.deepcopy(dict(facts)))
+    graph = nx.DiGraph()
+    graph.graph.update(copy.deepcopy(dict(facts)))
     for name, *values in _rows(given_units, ["unit"], NODE, "units"):
         if name in graph:
             raise NadkitError(f"the table of units has {name!r} twice; give one row a unit")
@@ -90,9 +91,11 @@ def _rows(
     table: pd.DataFrame, keys: Sequence[str], types: Mapping[str, type], what: str
 ) -> list[tuple[Any, ...]]:
     """Return the rows as plain Python values of these types."""
-    columns = getattr(table, "columns", ())
+    columns = list(getattr(table, "columns", ()))
     if missing := [name for name in (*keys, *types) if name not in columns]:
         raise NadkitError(f"the table of {what} has no column {missing[0]}; give arch.{what}")
+    if twice := [name for name in (*keys, *types) if columns.count(name) > 1]:
+        raise NadkitError(f"the table of {what} has {twice[0]} more than once; give arch.{what}")
     wanted = {**dict.fromkeys(keys, str), **types}
     return list(zip(*(_plain(table[name], name, kind, what) for name, kind in wanted.items()), strict=True))
 
