@@ -149,13 +149,14 @@ def flow(arch: SubArchitecture, other: SubArchitecture | None = None, *, at_leas
     if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least <= 1:
         raise NadkitError(f"at_least = {at_least!r}; give a part above 0 and up to 1")
     graph = graph_of(arch, "flow")
-    path, width = _widest(graph)
-    share, links = _minimum_cut(graph)
+    strengths = _strengths(graph)
+    path, width = _widest(graph, strengths)
+    share, links = _minimum_cut(graph, strengths)
     layer = dict(graph.nodes(data="layer"))
     into = {layer[target] for _, target in links}
     cut_layers = tuple(name for name in (*arch.layers, LOGIT) if name in into)
     if other is None:
-        table = _table(graph, arch.task)
+        table = _table(graph, strengths, arch.task)
         return Flow(
             arch.task, None, table, path, width, links, share, cut_layers, at_least=float(at_least)
         )  # fmt: skip
@@ -163,7 +164,7 @@ def flow(arch: SubArchitecture, other: SubArchitecture | None = None, *, at_leas
     check_same_network(graph, beside)
     names = names_of(graph.graph, beside.graph)
     shared = _shared(graph, beside)
-    tables = [_table(graph, names[0]), _table(beside, names[1])]
+    tables = [_table(graph, strengths, names[0]), _table(beside, _strengths(beside), names[1])]
     import pandas as pd
 
     table = pd.concat([one.assign(shared=one["layer"].map(shared)) for one in tables], ignore_index=True)
@@ -178,7 +179,10 @@ def flow(arch: SubArchitecture, other: SubArchitecture | None = None, *, at_leas
     )  # fmt: skip
 
 
-def _strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
+_Strengths = dict[tuple[str, str], float]
+
+
+def _strengths(graph: nx.DiGraph) -> _Strengths:
     """Return which part of the logit's input runs along each link."""
     carried = dict(graph.nodes(data="carried"))
     return {(source, target): carried[target] * share for source, target, share in graph.edges(data="share")}
@@ -191,7 +195,7 @@ def _in_order(graph: nx.DiGraph) -> list[str]:
     return sorted(graph, key=lambda name: place[layer[name]])
 
 
-def _table(graph: nx.DiGraph, task: str) -> pd.DataFrame:
+def _table(graph: nx.DiGraph, strengths: _Strengths, task: str) -> pd.DataFrame:
     import pandas as pd
 
     names = [INPUT, *graph.graph["layers"], LOGIT]
@@ -208,7 +212,6 @@ def _table(graph: nx.DiGraph, task: str) -> pd.DataFrame:
     columns = {name: [0.0] * len(names) for name in ("listed", "added", "taken")}
     # What runs along a link crosses every gap between layers that it spans.
     steps = [0.0] * (len(names) + 1)
-    strengths = _strengths(graph)
     for source, target, weight in graph.edges(data="weight"):
         start, end = place[layer[source]], place[layer[target]]
         steps[start] += strengths[source, target]
@@ -224,12 +227,11 @@ def _table(graph: nx.DiGraph, task: str) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def _widest(graph: nx.DiGraph) -> tuple[tuple[str, ...], float]:
+def _widest(graph: nx.DiGraph, strengths: _Strengths) -> tuple[tuple[str, ...], float]:
     """Return the path whose weakest link is strongest, and that link's strength."""
     width = {INPUT: float("inf")}
     before: dict[str, str] = {}
     end = f"{LOGIT}:{graph.graph['task']}"
-    strengths = _strengths(graph)
     for name in _in_order(graph):
         for source in graph.predecessors(name):
             found = min(width.get(source, 0.0), strengths[source, name])
@@ -243,8 +245,7 @@ def _widest(graph: nx.DiGraph) -> tuple[tuple[str, ...], float]:
     return tuple(reversed(path)), width[end]
 
 
-def _minimum_cut(graph: nx.DiGraph) -> tuple[float, tuple[tuple[str, str], ...]]:
-    strengths = _strengths(graph)
+def _minimum_cut(graph: nx.DiGraph, strengths: _Strengths) -> tuple[float, tuple[tuple[str, str], ...]]:
     room = nx.DiGraph()
     room.add_nodes_from(graph)
     # In whole numbers: a rest of 1e-18 on a full link would be a way past the cut.
