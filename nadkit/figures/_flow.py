@@ -102,7 +102,7 @@ def flow(arch: Any, *, open: str | Sequence[str] | None = None) -> go.Figure:
     Notes
     -----
     The strongest chain follows from the logit back always the link with the largest share. It is not the
-    `widest_path` of `nk.graph.flow`, whose narrowest link is as wide as can be.
+    `widest_path` of `nk.graph.flow`, whose weakest link carries as much of the logit's input as can be.
     """
     graph = checked(arch, "flow", difference=False)
     made = chart(graph, _READING, open)

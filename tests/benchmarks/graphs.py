@@ -10,7 +10,7 @@ Use a quiet machine: on a busy one the clock's times say little, and the process
 * `size`: a graph of 10,000 units and 200,000 links, extracted, saved, loaded and drawn.
 * `planted`: extracted links against planted ones, seeds 0 to 4; `truth` keeps the planted units, `all` every
   unit of the network, where links into the task's units are compared.
-* `verify`: the strongest 20 links of each of three tasks, ablated on test pictures.
+* `verify`: the strongest 20 links, none from the input, of each of three tasks, ablated on test pictures.
 """
 
 from __future__ import annotations
@@ -263,9 +263,10 @@ cross-talk of merged networks is real weight.
 
 ## Are links what they say?
 
-The 20 strongest links of each of three tasks, ablated one by one on test pictures, beside as many
-random ones into the same layers: by what strength and loss agree (Spearman), how many of the five
-that cost most are among the five strongest, and what ablating costs in log-odds.
+The 20 strongest links of each of three tasks, none from the input, ablated one by one on test
+pictures, beside as many random ones into the same layers: by what strength and loss agree
+(Spearman), how many of the five that cost most are among the five strongest, and what ablating
+costs in log-odds.
 
 {verify}
 """
