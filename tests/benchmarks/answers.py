@@ -129,8 +129,8 @@ def whether_found(names: list[str], evidence: pd.DataFrame) -> str:
             f"{min(values):.3f} to {max(values):.3f})" + (f", not on {named(level)}" if level else "")
         )
     return (
-        "**Whether** a network divides into sub-architectures for its tasks: the tasks' masks do more than "
-        f"every learned control of their size {'; '.join(parts)}."
+        "**Whether** (theirs: a network divides into sub-architectures for its tasks): the tasks' masks do "
+        f"more than every learned control of their size {'; '.join(parts)}."
     )
 
 
@@ -150,7 +150,7 @@ def where_found(table: pd.DataFrame) -> str:
             f"the {what} of the kept units rises with depth in {named(list(rise))} of {len(rows)} networks, "
             f"falls in {named(list(fall))}, and does neither, or is not shown to, in {named(other)}"
         )
-    return f"**Where**: deeper layers do not always stand for more of the task: {'; '.join(said)}."
+    return f"**Where** (theirs: deeper layers do not always mean more of the task): {'; '.join(said)}."
 
 
 def how_found(families: pd.DataFrame) -> str:
@@ -163,7 +163,7 @@ def how_found(families: pd.DataFrame) -> str:
         for name, what in (("phi", "φ between tasks"), ("exclusive_excess", "units of one task alone"))
     ]
     return (
-        f"**How**: the connection type bears on how tasks divide: of {count} networks at equal gate density, "
+        f"**How** (theirs: connection types divide differently): of {count} networks at equal gate density, "
         f"{' and '.join(told)} lie between the four families."
     )
 
@@ -183,9 +183,9 @@ def why_found(names: list[str], table: pd.DataFrame) -> str:
     more = [name for name in names if any(row["high"] < 0 for row in beyond[name])]
     less = [name for name in names if any(row["low"] > 0 for row in beyond[name])]
     return (
-        "**Why**: errors land on sub-architectures similar to the right one, more than permuted classes do "
-        f"(p < 0.05 each), in {named(near)} of {len(names)} networks; one of the simpler similarities "
-        f"(classifier weights, mean features, mean confusions) tells more in "
+        "**Why** (theirs: errors land on sub-architectures similar to the right one): they do more than "
+        f"permuted classes would (p < 0.05 each) in {named(near)} of {len(names)} networks; one of the simpler "
+        "similarities (classifier weights, mean features, mean confusions) tells more in "
         f"{named(more)}, and less in {named(less)}."
     )
 
@@ -228,7 +228,7 @@ def page(table: pd.DataFrame, families: list[pd.DataFrame]) -> str:
         "",
         "## The four findings of the paper, as these networks show them",
         "",
-        "Hu et al. state them of networks and pictures of their own; no number here is theirs.",
+        "Hu et al. state theirs of networks and pictures of their own; no number here is theirs.",
         "",
         *findings(table, families[0], pd.read_csv(DOCS / "evidence.csv")),
         "",
