@@ -184,8 +184,8 @@ def why_found(names: list[str], table: pd.DataFrame) -> str:
     less = [name for name in names if any(row["low"] > 0 for row in beyond[name])]
     return (
         "**Why** (theirs: errors land on sub-architectures similar to the right one): they do more than "
-        f"permuted classes would (p < 0.05 each) in {named(near)} of {len(names)} networks; one of the simpler "
-        "similarities (classifier weights, mean features, mean confusions) tells more in "
+        f"permuted classes would (p < 0.05 each) in {named(near)} of {len(names)} networks; one of the "
+        "simpler similarities (classifier weights, mean features, mean confusions) tells more in "
         f"{named(more)}, and less in {named(less)}."
     )
 
