@@ -16,6 +16,7 @@ from nadkit.errors import ImageError, NadkitError
 from nadkit.images import Images
 from nadkit.networks import BUNDLED
 from nadkit.questions.connections.others import others_path
+from nadkit.questions.depth.reading import STRONG
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHARE = 0.3
@@ -65,13 +66,13 @@ def ask(name: str) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def together(source: str) -> str:
+def together(source: str) -> pd.DataFrame:
     """Return what `how` says of the four families on one kind of pictures, with further networks if there."""
     names = [name for name in BUNDLED if name.endswith(source)]
     pairs = [(nk.load_network(name), masks_of(name)) for name in names]
     beside = "bundled" if others_path(names[0]).exists() else None
     few = nk.load_images(source, split="test", per_class=50)
-    return str(nk.how(pairs, images=few, beside=beside).attrs["answer"])
+    return nk.how(pairs, images=few, beside=beside)
 
 
 def cell(rows: pd.DataFrame, **wanted: str) -> str:
@@ -101,7 +102,107 @@ def sentences(table: pd.DataFrame, question: str) -> list[str]:
     return [f"* {sentence}" for sentence in rows["interval"]]
 
 
-def page(table: pd.DataFrame, families: list[str]) -> str:
+def one(table: pd.DataFrame, **wanted: object) -> pd.Series:
+    """Return value, low and high of the one row that is wanted."""
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    if len(table) != 1:
+        raise SystemExit(f"{len(table)} rows for {wanted}")
+    return table.iloc[0][["value", "low", "high"]].astype(float)
+
+
+def named(names: list[str]) -> str:
+    """Return how many there are, and which where they are few."""
+    return str(len(names)) + (f" ({', '.join(names)})" if 0 < len(names) <= 4 else "")
+
+
+def whether_found(names: list[str], evidence: pd.DataFrame) -> str:
+    """Return in words on how many networks the masks do more than every learned control."""
+    parts = []
+    for share in sorted(evidence["share"].unique()):
+        rows = evidence[(evidence["share"] == share) & (evidence["condition"] == "kept")]
+        found = {name: one(rows, network=name, metric="excess") for name in names}
+        level = [name for name in names if found[name]["low"] <= 0]
+        values = [row["value"] for row in found.values()]
+        parts.append(
+            f"at kept share {share:g} on {len(names) - len(level)} of {len(names)} networks (excess from "
+            f"{min(values):.3f} to {max(values):.3f})" + (f", not on {named(level)}" if level else "")
+        )
+    return (
+        "**Whether** (theirs: a network divides into sub-architectures for its tasks): the tasks' masks do "
+        f"more than every learned control of their size {'; '.join(parts)}."
+    )
+
+
+def where_found(table: pd.DataFrame) -> str:
+    """Return in words on how many networks the measures of `where` rise with depth."""
+    said = []
+    for metric, what in (
+        ("hit_rate_spearman", "hit rate"),
+        ("evidence_share_spearman", "share on the evidence"),
+    ):
+        rows = table[(table["question"] == "where") & (table["metric"] == metric)]
+        rows = rows[(rows["condition"] == "kept") & (rows["task"] == "mean") & (rows["layer"] == "all")]
+        rows = rows.dropna(subset="value").set_index("network")
+        rise, fall = rows.index[rows["low"] > STRONG], rows.index[rows["high"] < -STRONG]
+        other = [name for name in rows.index if name not in rise and name not in fall]
+        said.append(
+            f"the {what} of the kept units rises with depth in {named(list(rise))} of {len(rows)} networks, "
+            f"falls in {named(list(fall))}, and does neither, or is not shown to, in {named(other)}"
+        )
+    return f"**Where** (theirs: deeper layers do not always mean more of the task): {'; '.join(said)}."
+
+
+def how_found(families: pd.DataFrame) -> str:
+    """Return in words whether connection types differ."""
+    rows = families[(families["network"] == "all") & (families["task"] == "mean")]
+    count = int(rows[rows["metric"] == "phi_families_p"]["n"].iloc[0])
+    told = [
+        f"{one(rows, metric=f'{name}_between_families')['value']:.0%} of the variance of {what} "
+        f"(p = {one(rows, metric=f'{name}_families_p')['value']:.3g})"
+        for name, what in (("phi", "φ between tasks"), ("exclusive_excess", "units of one task alone"))
+    ]
+    return (
+        f"**How** (theirs: connection types divide differently): of {count} networks at equal gate density, "
+        f"{' and '.join(told)} lie between the four families."
+    )
+
+
+def why_found(names: list[str], table: pd.DataFrame) -> str:
+    """Return in words whether errors land on similar sub-architectures, and what simpler things tell."""
+    rows = table[(table["question"] == "why") & (table["task"] == "all")]
+    near = [
+        name
+        for name in names
+        if one(rows, network=name, condition="overlap", metric="p_value")["value"] < 0.05
+    ]
+    simpler = ("classifier_weights", "mean_features", "mean_confusions")
+    beyond = {
+        name: [one(rows, network=name, condition=c, metric="excess") for c in simpler] for name in names
+    }
+    more = [name for name in names if any(row["high"] < 0 for row in beyond[name])]
+    less = [name for name in names if any(row["low"] > 0 for row in beyond[name])]
+    return (
+        "**Why** (theirs: errors land on sub-architectures similar to the right one): they do more than "
+        f"permuted classes would (p < 0.05 each) in {named(near)} of {len(names)} networks; one of the "
+        "simpler similarities (classifier weights, mean features, mean confusions) tells more in "
+        f"{named(more)}, and less in {named(less)}."
+    )
+
+
+def findings(table: pd.DataFrame, families: pd.DataFrame, evidence: pd.DataFrame) -> list[str]:
+    """Return the four findings of the paper as these networks show them, in words made of the rows."""
+    names = [name for name in BUNDLED if name in set(table["network"])]
+    said = (
+        whether_found(names, evidence),
+        where_found(table),
+        how_found(families),
+        why_found(names, table),
+    )
+    return [f"{number}. {line}" for number, line in enumerate(said, start=1)]
+
+
+def page(table: pd.DataFrame, families: list[pd.DataFrame]) -> str:
     """Return the page as Markdown."""
     over = {"task": "mean", "layer": "all"}
     where = {
@@ -125,6 +226,12 @@ def page(table: pd.DataFrame, families: list[str]) -> str:
         "Every sentence is computed from the table that stands behind it; all rows over tasks are in "
         "`answers.csv`. The tables are of these networks and say nothing about others.",
         "",
+        "## The four findings of the paper, as these networks show them",
+        "",
+        "Hu et al. state theirs of networks and pictures of their own; no number here is theirs.",
+        "",
+        *findings(table, families[0], pd.read_csv(DOCS / "evidence.csv")),
+        "",
         "## Where: does the kept energy move onto the task's own pixels with depth?",
         "",
         "Rank correlations with the order of the layers: 1 rises at every step.",
@@ -133,7 +240,7 @@ def page(table: pd.DataFrame, families: list[str]) -> str:
         "",
         "## How: what do the tasks share?",
         "",
-        *[f"* {answer}" for answer in families],
+        *[f"* {asked.attrs['answer']}" for asked in families],
         *sentences(table, "how"),
         "",
         "## Why: do errors land on similar sub-architectures?",
