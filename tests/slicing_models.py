@@ -283,6 +283,23 @@ class Product(nn.Module):
         return self.head(torch.sigmoid(self.last(self.left(x) * self.right(x))).mean((2, 3)))
 
 
+class Dropped(nn.Module):
+    """Every kind of dropout, most of which take no single numbers, and a join by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(0.3))
+        self.line = nn.Sequential(nn.Dropout1d(0.3), nn.Conv1d(6, 5, 1), nn.ReLU(), nn.AlphaDropout(0.3))
+        self.deep = nn.Sequential(nn.Dropout3d(0.3), nn.FeatureAlphaDropout(0.3))
+        self.head = nn.Linear(11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout2d(self.stem(x), 0.2, self.training).flatten(2)
+        y = F.dropout1d(self.line(x), 0.2, training=self.training)
+        x = torch.cat(tensors=(self.deep(x[..., None, None])[..., 0, 0], y), dim=1)
+        return self.head(x.mean(2))
+
+
 # Name → how it is made, and where its gates sit.
 MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "depthwise": (Depthwise, ["stem", "act", "point"]),
@@ -304,6 +321,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "reread": (Reread, ["stem"]),
     "product": (Product, ["left", "right", "last"]),
     "shuffle": (Shuffle, ["stem", "shuffled", "last"]),
+    "dropped": (Dropped, ["stem.0"]),
 }
 
 
