@@ -296,7 +296,7 @@ class Dropped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.dropout2d(self.stem(x), 0.2, self.training).flatten(2)
         y = F.dropout1d(self.line(x), 0.2, training=self.training)
-        x = torch.cat(tensors=(self.deep(x[..., None, None])[..., 0, 0], y), dim=1)
+        x = torch.cat(tensors=(self.deep(x.unsqueeze(3).unsqueeze(4)).flatten(2), y), dim=1)
         return self.head(x.mean(2))
 
 

@@ -284,6 +284,31 @@ def test_groups_are_filled_up_and_it_is_said() -> None:
     assert table["why"].tolist() == ["read whole by Conv2d 'group.0'", "computed whole by Conv2d 'group.0'"]
 
 
+class Doubled(nn.Module):
+    """40 activations written by hand: 2⁴⁰ ways lead from the gate behind them to the norm before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.last = nn.Conv2d(2, 4, 1), nn.Identity(), nn.Identity()
+        self.norm, self.head = nn.GroupNorm(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.norm(self.conv(x)))
+        for _ in range(40):
+            x = x * torch.sigmoid(x)
+        return self.head(self.norm(self.last(x)).mean((2, 3)))
+
+
+def test_reasons_are_found_where_many_ways_lead_to_them() -> None:
+    network = wrapped(Doubled(), ["first", "last"])
+    masks = nk.MaskSet.from_scores(
+        {"first": torch.tensor([[0.0, 1, 1, 1]]), "last": torch.tensor([[1.0, 0, 1, 1]])}, ["a"]
+    )
+    table = report(nk.export(network, masks, "a"))
+    assert table["gated"].tolist() == [1, 1]
+    assert set(table["why"]) == {"read whole by GroupNorm 'norm'; computed whole by Identity 'first'"}
+
+
 class Aliased(nn.Module):
     """Writes into a tensor of which another view is read later: its trace is not what runs."""
 
