@@ -262,6 +262,24 @@ def test_what_cannot_be_cut_stays_a_gate_and_is_named() -> None:
     ]  # fmt: skip
 
 
+class Picked(nn.Module):
+    """Channels in an order of their own, which no rule knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.conv(x))[:, [3, 2, 1, 0]].mean((2, 3)))
+
+
+def test_an_operation_on_gated_units_is_named_itself() -> None:
+    network = wrapped(Picked(), ["act"])
+    assert report(nk.export(network, random_masks(network, 0, 0.5), "a"))["why"].tolist() == [
+        "read whole by getitem()"
+    ]
+
+
 def test_a_norm_over_tokens_keeps_gates_beside_attention() -> None:
     network = wrapped(make_model("attention"), MODELS["attention"][1])
     table = report(nk.export(network, random_masks(network, 0, 0.5), "a")).set_index("layer")

@@ -121,7 +121,8 @@ def _told(builder: Builder, node: fx.Node) -> str:
     if node.op == "output":
         return "the output"
     if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
-        return _told(builder, node.args[0])  # one of several tensors that an operation gives
+        if builder.flow.shape(node.args[0]) is None:  # one of several tensors that an operation gives
+            return _told(builder, node.args[0])
     if node.op == "call_module":
         module = builder.modules[str(node.target)]
         return f"{type(module).__name__} {str(node.target).removeprefix('model.')!r}"
