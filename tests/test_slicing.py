@@ -367,6 +367,20 @@ class Aliased(nn.Module):
         return self.head(flat)
 
 
+class Drawing(Homonym):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.conv(x)).mean((2, 3))
+        return self.head(x + torch.rand_like(x))
+
+
+def test_a_forward_that_draws_is_refused_and_the_generator_is_as_before() -> None:
+    network = wrapped(Drawing(), ["act"])
+    state = torch.get_rng_state()
+    with pytest.raises(NadkitError, match=r"do not answer as the gated network.*such as a draw"):
+        nk.export(network, random_masks(network, 0, 0.5), "a")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_trace_that_is_not_what_runs_is_refused() -> None:
     network = wrapped(Aliased(), ["act"])
     with pytest.raises(
@@ -423,6 +437,16 @@ def test_modules_may_have_any_name() -> None:
     with torch.no_grad():
         assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-5
         assert nk.export(network, masks, "a", head="binary", images=images)(inputs).shape == (5,)
+
+
+def test_a_detector_of_which_nothing_is_left_answers_0() -> None:
+    network = wrapped(make_model("product", dtype=torch.float32), ["left", "right"])
+    scores = {"left": torch.tensor([[1.0, 1, 0, 0]]), "right": torch.tensor([[0.0, 0, 1, 1]])}
+    masks = nk.MaskSet.from_scores(scores, ["a"])
+    images = nk.Images(torch.rand(8, 2, 8, 8), torch.arange(8) % 2, CLASSES)
+    with pytest.warns(UserWarning, match="always answers 0"):
+        small = nk.export(network, masks, "a", head="binary", images=images)
+    assert small(some_inputs(dtype=torch.float32)).tolist() == [0.0] * 5
 
 
 def test_a_slice_that_does_not_run_falls_back_on_gates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,10 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         The forward cannot be traced, or what was traced is not what runs.
     """
     gates = {address: units.float() for address, units in kept.items()}
-    with torch.inference_mode(False), torch.no_grad():
+    beside = [] if network.device.type == "cpu" else [network.device]
+    # A forward that draws is refused, and what it drew is put back.
+    draws = torch.random.fork_rng(beside, device_type=beside[0].type if beside else "cuda")
+    with draws, torch.inference_mode(False), torch.no_grad():
         inputs = _random_inputs(network)
         traced = trace(network, gates, inputs)
         with frozen(network.model), Taps(network, (), gates=gates):
@@ -153,8 +156,8 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
         else:
             raise NadkitError(
                 f"{network.name} cannot be exported: its traced operations do not answer as the gated "
-                f"network (they {off}), so its forward does something that is not in them, such as a draw or "
-                "a hook; use it gated: with Taps(network, gates=masks.gates(task))"
+                f"network (they {off}), so its forward does something that is not in them, such as a draw, a "
+                "hook, or a write into a part of a tensor; use it gated: with Taps(network, gates=masks.gates(task))"
             )
     small.meta["slicing"] = {
         "network": network.name,
@@ -298,8 +301,9 @@ def add_detector(small: fx.GraphModule, index: int, classes: int, slope: float, 
     name = "detector_others"
     while hasattr(small, name):
         name += "_"
-    device = next(small.parameters()).device
-    small.register_buffer(name, torch.tensor([k for k in range(classes) if k != index], device=device))
+    held = [*small.parameters(), *small.buffers()]  # of a constant answer there are no parameters
+    others = torch.tensor([k for k in range(classes) if k != index], device=held[0].device if held else None)
+    small.register_buffer(name, others)
 
     def make(graph: fx.Graph, logits: fx.Node) -> fx.Node:
         rest = graph.call_function(torch.index_select, (logits, 1, graph.get_attr(name)))
