@@ -389,18 +389,46 @@ def test_a_trace_that_is_not_what_runs_is_refused() -> None:
         nk.export(network, random_masks(network, 0, 0.5), "a")
 
 
-def test_a_slice_that_differs_falls_back_on_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_slice_that_differs_falls_back_on_gates(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nadkit.slicing import weighted
 
-    network = wrapped(make_model("norm after"), MODELS["norm after"][1])
+    network = wrapped(make_model("norm after", dtype=dtype), MODELS["norm after"][1])
     masks = random_masks(network, 0, 0.5)
     monkeypatch.setattr(weighted, "folds", lambda _: True)  # which zero padding forbids
     small = nk.export(network, masks, "a")
-    inputs = some_inputs()
+    inputs = some_inputs(dtype=dtype)
     with torch.no_grad():
         assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-12
     table = report(small)
     assert (table["sliced"] == 0).all()
+    assert table["why"].str.contains("cut out, the answers differ").all()
+
+
+class Light(nn.Module):
+    """Answers where half of the picture is light; of noise all its units are silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.next = nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        light = nn.functional.relu(nn.functional.avg_pool2d(x, 4, 1) - 0.8)
+        x = self.next(self.norm(self.conv(x)))
+        return self.head((x * light.amax((1, 2, 3), keepdim=True)).mean((2, 3)))
+
+
+def test_a_difference_is_found_where_noise_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nadkit.slicing import weighted
+
+    network = wrapped(shaken(Light, 0), ["conv"])
+    masks = nk.MaskSet.from_scores({"conv": torch.tensor([[1.0, 0, 0, 1]])}, ["a"])
+    assert report(nk.export(network, masks, "a"))["gated"].tolist() == [2]
+    monkeypatch.setattr(weighted, "folds", lambda _: True)  # which zero padding forbids
+    table = report(nk.export(network, masks, "a"))
     assert table["why"].str.contains("cut out, the answers differ").all()
 
 
