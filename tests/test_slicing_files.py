@@ -156,6 +156,42 @@ def test_a_file_of_other_weights_is_refused(
         slicing.load(path, nk.load_network("vgg-fashion"))
 
 
+def test_a_network_that_means_others_is_refused(tmp_path: Path) -> None:
+    model, layers = make_model("perceptron"), MODELS["perceptron"][1]
+    network = wrapped(model, layers)
+    path = slicing.save(nk.export(network, random_masks(network, 0, 0.5), "a"), tmp_path / "a.safetensors")
+    example = torch.zeros(1, 2, 8, 8).double()
+    turned = nk.Network.wrap(model, ("b", "a", "c"), example=example, layers=layers)
+    with pytest.raises(NadkitError, match=r"its network had the class names \['a', 'b', 'c'\] and perceptron has"):
+        slicing.load(path, turned)
+    flat = nk.Network.wrap(model, ("a", "b", "c"), example=example.reshape(1, 2, 4, 16), layers=layers)
+    with pytest.raises(NadkitError, match=r"its network had the input shape \[2, 8, 8\]"):
+        slicing.load(path, flat)
+    with pytest.raises(NadkitError, match="load needs the Network .* got Perceptron"):
+        slicing.load(path, model)
+
+
+class TwoTypes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(4, 3)
+        self.register_buffer("scale", torch.arange(1, 5).reshape(4, 1, 1).double() / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.act(self.conv(x)) * self.scale).mean((2, 3)).float())
+
+
+def test_every_tensor_comes_back_in_its_own_type(tmp_path: Path) -> None:
+    network = wrapped(TwoTypes().requires_grad_(False), ["act"])
+    small = nk.export(network, random_masks(network, 0, 0.5), "a")
+    again = slicing.load(slicing.save(small, tmp_path / "a.safetensors"), network)
+    types = {name: value.dtype for name, value in small.state_dict().items()}
+    assert set(types.values()) == {torch.float32, torch.float64}
+    assert {name: value.dtype for name, value in again.state_dict().items()} == types
+    assert same(again, small, some_inputs().float())
+    assert not any(p.requires_grad for p in again.parameters())
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[nk.Network, bytes]:
     network = wrapped(make_model("perceptron"), ["layers.1", "layers.3", "layers.6"])
