@@ -51,6 +51,14 @@ def test_memory_and_multiply_adds_by_hand() -> None:
     assert multiply_adds(two, inputs) == 16 * 8 + 64 * 5
 
 
+def test_attention_counts_as_its_products_do() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    assert torch.backends.mha.get_fastpath_enabled()
+    # Of 4 tokens: query, key, value and what is made of them, two linear layers; all pairs of tokens, twice.
+    assert multiply_adds(layer, torch.zeros(1, 4, 8)) == 4 * (8 * 24 + 8 * 8 + 2 * 8 * 16) + 2 * 4 * 4 * 8
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_the_table_of_whole_against_sliced() -> None:
     network = wrapped(make_model("residual").train(), ["stem", "one", "two", "three"])
     small = nk.export(network, random_masks(network, 0, 0.4), "a").train()
@@ -89,6 +97,8 @@ def test_the_answer_says_where_slicing_does_not_pay() -> None:
         ({"whole": "net"}, "whole is a str"),
         ({"example": torch.zeros(0, 4)}, r"at least one sample, and got \(0, 4\)"),
         ({"example": [1.0]}, "at least one sample, and got list"),
+        ({"example": torch.zeros(1, 5)}, r"the module does not run on an example \(1, 5\)"),
+        ({"whole": nn.Linear(5, 2)}, r"the whole does not run on an example \(1, 4\)"),
         ({"batches": (0,)}, "whole numbers of 1 or more"),
         ({"rounds": 0}, "whole numbers of 1 or more"),
     ],
@@ -162,12 +172,14 @@ def test_a_network_that_means_others_is_refused(tmp_path: Path) -> None:
     path = slicing.save(nk.export(network, random_masks(network, 0, 0.5), "a"), tmp_path / "a.safetensors")
     example = torch.zeros(1, 2, 8, 8).double()
     turned = nk.Network.wrap(model, ("b", "a", "c"), example=example, layers=layers)
-    with pytest.raises(NadkitError, match=r"its network had the class names \['a', 'b', 'c'\] and perceptron has"):
+    with pytest.raises(
+        NadkitError, match=r"its network had the class names \['a', 'b', 'c'\] and perceptron has"
+    ):
         slicing.load(path, turned)
     flat = nk.Network.wrap(model, ("a", "b", "c"), example=example.reshape(1, 2, 4, 16), layers=layers)
     with pytest.raises(NadkitError, match=r"its network had the input shape \[2, 8, 8\]"):
         slicing.load(path, flat)
-    with pytest.raises(NadkitError, match="load needs the Network .* got Perceptron"):
+    with pytest.raises(NadkitError, match=r"load needs the Network .* got Perceptron"):
         slicing.load(path, model)
 
 

@@ -233,7 +233,8 @@ def _rebuild(
     for what, here in (("class_names", network.class_names), ("input_shape", network.input_shape)):
         if list(here) != record[what]:  # the same weights, and logits or pictures that mean others
             _refuse(
-                path, f"its network had the {what.replace('_', ' ')} {record[what]} and {network.name} has {list(here)}",
+                path,
+                f"its network had the {what.replace('_', ' ')} {record[what]} and {network.name} has {list(here)}",
                 "give the network as it was when exported",
             )  # fmt: skip
     kept = {}

@@ -158,7 +158,8 @@ def sliced_module(network: Network, kept: Mapping[str, Tensor]) -> fx.GraphModul
             raise NadkitError(
                 f"{network.name} cannot be exported: its traced operations do not answer as the gated "
                 f"network (they {off}), so its forward does something that is not in them, such as a draw, a "
-                "hook, or a write into a part of a tensor; use it gated: with Taps(network, gates=masks.gates(task))"
+                "hook, or a write into a part of a tensor; use it gated: "
+                "with Taps(network, gates=masks.gates(task))"
             )
     small.meta["slicing"] = {
         "network": network.name,
