@@ -232,9 +232,9 @@ def _rebuild(
         )  # fmt: skip
     for what, here in (("class_names", network.class_names), ("input_shape", network.input_shape)):
         if list(here) != record[what]:  # the same weights, and logits or pictures that mean others
+            there = f"the {what.replace('_', ' ')} {record[what]}"
             _refuse(
-                path,
-                f"its network had the {what.replace('_', ' ')} {record[what]} and {network.name} has {list(here)}",
+                path, f"its network had {there} and {network.name} has {list(here)}",
                 "give the network as it was when exported",
             )  # fmt: skip
     kept = {}
@@ -253,9 +253,9 @@ def _rebuild(
         add_detector(
             small, network.class_index(task), len(network.class_names), fit["slope"], fit["intercept"]
         )
-    there = {name: value.to(network.device) for name, value in tensors.items()}
+    weights = {name: value.to(network.device) for name, value in tensors.items()}
     try:
-        small.load_state_dict(there, assign=True)  # in the file's own types
+        small.load_state_dict(weights, assign=True)  # in the file's own types
     except RuntimeError as error:
         _refuse(path, f"its weights are not those of its recipe ({str(error)[:300]})")
     if is_channels_last(network.model):
