@@ -310,7 +310,7 @@ class Averaged(nn.Module):
             nn.AvgPool2d(2, divisor_override=3),
             nn.AvgPool2d(3, padding=1, count_include_pad=False, ceil_mode=True),
         )
-        self.head = nn.Linear(36, 3)
+        self.head = nn.Linear(42, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.stem(x))
@@ -320,6 +320,7 @@ class Averaged(nn.Module):
             self.inside(x),
             F.pad(F.relu(x), (1, 0, 0, 1), value=1.5),
             F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1],
+            torch.cat([x, x + 1], 2),
             x.sum((2, 3), keepdim=True),
         ]
         return self.head(torch.cat([part.mean((2, 3)) for part in parts], 1))
@@ -327,6 +328,20 @@ class Averaged(nn.Module):
 
 def less_mean(module: nn.Module, args: object, output: Tensor) -> Tensor:  # noqa: ARG001
     return output - output.mean(1, keepdim=True)
+
+
+class Shared(nn.Module):
+    """A convolution that runs twice, on the same units with other constants, and a gate for each feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, 2)
+        self.one, self.two, self.both = nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.flat, self.head = nn.Flatten(), nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(self.flat(torch.sigmoid(self.both(self.one(x))) + self.both(self.two(x))))
 
 
 class Strange(nn.Module):
@@ -371,6 +386,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "product": (Product, ["left", "right", "last"]),
     "shuffle": (Shuffle, ["stem", "shuffled", "last"]),
     "averaged": (Averaged, ["stem"]),
+    "shared": (Shared, ["stem", "flat"]),
     "strange": (Strange, ["stem.0", "plain"]),
     "dropped": (Dropped, ["stem.0"]),
 }

@@ -494,6 +494,18 @@ def test_a_slice_that_does_not_run_falls_back_on_gates(monkeypatch: pytest.Monke
 # What is left alone
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_number_is_shared_with_the_network(name: str) -> None:
+    network = wrapped(make_model(name), MODELS[name][1])
+    scores = {address: torch.ones(1, layer.units) for address, layer in network.layers.items()}
+    small = nk.export(network, nk.MaskSet.from_scores(scores, ["a"]), "a")
+    theirs, ours = (
+        {t.untyped_storage().data_ptr() for t in [*one.parameters(), *one.buffers()]}
+        for one in (network.model, small)
+    )
+    assert not theirs & ours
+
+
 def test_nothing_changes_in_the_network_and_nothing_is_shared() -> None:
     model = make_model("residual").train()
     model.two.eval()

@@ -22,7 +22,7 @@ import nadkit as nk
 from nadkit import slicing
 from nadkit.errors import NadkitError
 from nadkit.masks.encoding import seal
-from nadkit.slicing.costs import activation_memory, multiply_adds
+from nadkit.slicing.costs import activation_memory, latencies, multiply_adds
 
 # Cost
 
@@ -49,6 +49,20 @@ def test_memory_and_multiply_adds_by_hand() -> None:
     # A view takes nothing, and the first tensor is there while the last is made.
     assert activation_memory(two, inputs) == 4 * (4 * 16 + 5)
     assert multiply_adds(two, inputs) == 16 * 8 + 64 * 5
+
+
+def test_the_first_three_runs_do_not_count() -> None:
+    now, runs = 0.0, 0
+
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal now, runs
+            runs += 1
+            now += 100.0 if runs <= 3 else float(runs)
+            return x
+
+    assert latencies({"one": Slow()}, torch.zeros(1), 3, lambda: now) == {"one": 5000.0}
+    assert runs == 6
 
 
 def test_attention_counts_as_its_products_do() -> None:
@@ -270,6 +284,17 @@ def test_a_sealed_file_with_a_wrong_recipe_is_refused(
     path.write_bytes(seal(record, ordered))
     with pytest.raises(NadkitError, match=message):
         slicing.load(path, network)
+
+
+def test_a_recipe_written_otherwise_is_refused(stored: tuple[nk.Network, bytes], tmp_path: Path) -> None:
+    from safetensors.torch import load, save
+
+    length = int.from_bytes(stored[1][:8], "little")
+    text = json.loads(stored[1][8 : 8 + length])["__metadata__"]["nadkit"]
+    path = tmp_path / "spaced.safetensors"
+    path.write_bytes(save(load(stored[1]), metadata={"nadkit": text.replace(",", ", ", 1)}))
+    with pytest.raises(NadkitError, match="it was altered"):
+        slicing.load(path, stored[0])
 
 
 def test_weights_of_another_shape_are_refused(stored: tuple[nk.Network, bytes], tmp_path: Path) -> None:
