@@ -373,7 +373,7 @@ def test_a_program_runs_without_nadkit(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = {entry: archive.read(entry) for entry in archive.namelist()}
     everything = b"".join(parts.values())
-    # Of weights there are numbers alone; the rest is JSON and text, or empty: no pickle, and no archive of one.
+    # Of weights there are numbers alone; the rest is text, or empty: no pickle, and no archive of one.
     rest = {entry: part for entry, part in parts.items() if "/weights/weight_" not in entry}
     assert all(part.decode().strip().isprintable() for part in rest.values())
     assert str(Path(nk.__file__).parent).encode() not in everything
