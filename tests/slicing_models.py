@@ -283,6 +283,87 @@ class Product(nn.Module):
         return self.head(torch.sigmoid(self.last(self.left(x) * self.right(x))).mean((2, 3)))
 
 
+class Dropped(nn.Module):
+    """Every kind of dropout, most of which take no single numbers, and a join by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(0.3))
+        self.line = nn.Sequential(nn.Dropout1d(0.3), nn.Conv1d(6, 5, 1), nn.ReLU(), nn.AlphaDropout(0.3))
+        self.deep = nn.Sequential(nn.Dropout3d(0.3), nn.FeatureAlphaDropout(0.3))
+        self.head = nn.Linear(11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout2d(self.stem(x), 0.2, self.training).flatten(2)
+        y = F.dropout1d(self.line(x), 0.2, training=self.training)
+        x = torch.cat(tensors=(self.deep(x.unsqueeze(3).unsqueeze(4)).flatten(2), y), dim=1)
+        return self.head(x.mean(2))
+
+
+class Averaged(nn.Module):
+    """What means, sums and borders make of constants that are not 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6)
+        self.third, self.inside = (
+            nn.AvgPool2d(2, divisor_override=3),
+            nn.AvgPool2d(3, padding=1, count_include_pad=False, ceil_mode=True),
+        )
+        self.head = nn.Linear(42, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x))
+        parts = [
+            F.avg_pool2d(x, 2, 1, 1),
+            self.third(x),
+            self.inside(x),
+            F.pad(F.relu(x), (1, 0, 0, 1), value=1.5),
+            F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1],
+            torch.cat([x, x + 1], 2),
+            x.sum((2, 3), keepdim=True),
+        ]
+        return self.head(torch.cat([part.mean((2, 3)) for part in parts], 1))
+
+
+def less_mean(module: nn.Module, args: object, output: Tensor) -> Tensor:  # noqa: ARG001
+    return output - output.mean(1, keepdim=True)
+
+
+class Shared(nn.Module):
+    """A convolution that runs twice, on the same units with other constants, and a gate for each feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, 2)
+        self.one, self.two, self.both = nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.flat, self.head = nn.Flatten(), nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(self.flat(torch.sigmoid(self.both(self.one(x))) + self.both(self.two(x))))
+
+
+class Strange(nn.Module):
+    """Modules like known ones that are not: grouped and transposed, of the batch, with a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6))
+        self.up = nn.ConvTranspose2d(6, 4, 3, groups=2)
+        self.batch = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
+        self.plain = nn.BatchNorm2d(6, affine=False)
+        self.hooked = nn.ReLU()
+        self.hooked.register_forward_hook(less_mean)
+        self.head = nn.Linear(22, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = x.mean((0, 2, 3), keepdim=True) + x.permute(1, 0, 2, 3).permute(1, 0, 2, 3)
+        parts = [self.up(F.relu(x)), self.batch(x), self.hooked(self.plain(x)), y]
+        return self.head(torch.cat([part.amax((2, 3)) for part in parts], 1))
+
+
 # Name → how it is made, and where its gates sit.
 MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "depthwise": (Depthwise, ["stem", "act", "point"]),
@@ -304,6 +385,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Layers]] = {
     "reread": (Reread, ["stem"]),
     "product": (Product, ["left", "right", "last"]),
     "shuffle": (Shuffle, ["stem", "shuffled", "last"]),
+    "averaged": (Averaged, ["stem"]),
+    "shared": (Shared, ["stem", "flat"]),
+    "strange": (Strange, ["stem.0", "plain"]),
+    "dropped": (Dropped, ["stem.0"]),
 }
 
 
@@ -317,9 +402,10 @@ def shaken(make: Callable[[], nn.Module], seed: int, dtype: torch.dtype = torch.
         torch.manual_seed(seed)
         model = make()
         for part in model.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.affine:
                 nn.init.normal_(part.weight)
                 nn.init.normal_(part.bias)
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
                 nn.init.normal_(part.running_mean)
                 nn.init.uniform_(part.running_var, 0.5, 2.0)
             if isinstance(part, nn.PReLU):

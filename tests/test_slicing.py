@@ -182,6 +182,32 @@ def test_a_function_is_known_by_more_than_its_name() -> None:
     assert table["why"].tolist() == ["read whole by relu()"]
 
 
+def trunc_(x: Tensor) -> Tensor:
+    """Not torch's, and nothing is written into."""
+    return x - x.mean(1, keepdim=True)
+
+
+torch.fx.wrap("trunc_")
+wrapped_relu = nn.functional.relu
+torch.fx.wrap("wrapped_relu")
+
+
+class Named(Homonym):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(wrapped_relu(trunc_(self.act(self.conv(x)))).mean((2, 3)))
+
+
+def test_a_function_of_the_users_own_stays_what_it_is() -> None:
+    network = wrapped(Named(), ["act"])
+    masks = random_masks(network, 0, 0.5)
+    for _ in range(2):  # the first leaves nothing that the second trips over
+        small = nk.export(network, masks, "a")
+        inputs = some_inputs(dtype=torch.float32)
+        with torch.no_grad():
+            assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-5
+        assert report(small)["why"].tolist() == ["read whole by trunc_()"]
+
+
 # By hand
 
 
@@ -262,6 +288,24 @@ def test_what_cannot_be_cut_stays_a_gate_and_is_named() -> None:
     ]  # fmt: skip
 
 
+class Picked(nn.Module):
+    """Channels in an order of their own, which no rule knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.conv(x))[:, [3, 2, 1, 0]].mean((2, 3)))
+
+
+def test_an_operation_on_gated_units_is_named_itself() -> None:
+    network = wrapped(Picked(), ["act"])
+    assert report(nk.export(network, random_masks(network, 0, 0.5), "a"))["why"].tolist() == [
+        "read whole by getitem()"
+    ]
+
+
 def test_a_norm_over_tokens_keeps_gates_beside_attention() -> None:
     network = wrapped(make_model("attention"), MODELS["attention"][1])
     table = report(nk.export(network, random_masks(network, 0, 0.5), "a")).set_index("layer")
@@ -284,6 +328,31 @@ def test_groups_are_filled_up_and_it_is_said() -> None:
     assert table["why"].tolist() == ["read whole by Conv2d 'group.0'", "computed whole by Conv2d 'group.0'"]
 
 
+class Doubled(nn.Module):
+    """40 activations written by hand: 2⁴⁰ ways lead from the gate behind them to the norm before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.last = nn.Conv2d(2, 4, 1), nn.Identity(), nn.Identity()
+        self.norm, self.head = nn.GroupNorm(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.norm(self.conv(x)))
+        for _ in range(40):
+            x = x * torch.sigmoid(x)
+        return self.head(self.norm(self.last(x)).mean((2, 3)))
+
+
+def test_reasons_are_found_where_many_ways_lead_to_them() -> None:
+    network = wrapped(Doubled(), ["first", "last"])
+    masks = nk.MaskSet.from_scores(
+        {"first": torch.tensor([[0.0, 1, 1, 1]]), "last": torch.tensor([[1.0, 0, 1, 1]])}, ["a"]
+    )
+    table = report(nk.export(network, masks, "a"))
+    assert table["gated"].tolist() == [1, 1]
+    assert set(table["why"]) == {"read whole by GroupNorm 'norm'; computed whole by Identity 'first'"}
+
+
 class Aliased(nn.Module):
     """Writes into a tensor of which another view is read later: its trace is not what runs."""
 
@@ -298,6 +367,20 @@ class Aliased(nn.Module):
         return self.head(flat)
 
 
+class Drawing(Homonym):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.conv(x)).mean((2, 3))
+        return self.head(x + torch.rand_like(x))
+
+
+def test_a_forward_that_draws_is_refused_and_the_generator_is_as_before() -> None:
+    network = wrapped(Drawing(), ["act"])
+    state = torch.get_rng_state()
+    with pytest.raises(NadkitError, match=r"do not answer as the gated network.*such as a draw"):
+        nk.export(network, random_masks(network, 0, 0.5), "a")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_trace_that_is_not_what_runs_is_refused() -> None:
     network = wrapped(Aliased(), ["act"])
     with pytest.raises(
@@ -306,18 +389,46 @@ def test_a_trace_that_is_not_what_runs_is_refused() -> None:
         nk.export(network, random_masks(network, 0, 0.5), "a")
 
 
-def test_a_slice_that_differs_falls_back_on_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_slice_that_differs_falls_back_on_gates(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nadkit.slicing import weighted
 
-    network = wrapped(make_model("norm after"), MODELS["norm after"][1])
+    network = wrapped(make_model("norm after", dtype=dtype), MODELS["norm after"][1])
     masks = random_masks(network, 0, 0.5)
     monkeypatch.setattr(weighted, "folds", lambda _: True)  # which zero padding forbids
     small = nk.export(network, masks, "a")
-    inputs = some_inputs()
+    inputs = some_inputs(dtype=dtype)
     with torch.no_grad():
         assert difference(small(inputs), gated(network, masks.gates("a"), inputs)) < 1e-12
     table = report(small)
     assert (table["sliced"] == 0).all()
+    assert table["why"].str.contains("cut out, the answers differ").all()
+
+
+class Light(nn.Module):
+    """Answers where half of the picture is light; of noise all its units are silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.next = nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        light = nn.functional.relu(nn.functional.avg_pool2d(x, 4, 1) - 0.8)
+        x = self.next(self.norm(self.conv(x)))
+        return self.head((x * light.amax((1, 2, 3), keepdim=True)).mean((2, 3)))
+
+
+def test_a_difference_is_found_where_noise_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nadkit.slicing import weighted
+
+    network = wrapped(shaken(Light, 0), ["conv"])
+    masks = nk.MaskSet.from_scores({"conv": torch.tensor([[1.0, 0, 0, 1]])}, ["a"])
+    assert report(nk.export(network, masks, "a"))["gated"].tolist() == [2]
+    monkeypatch.setattr(weighted, "folds", lambda _: True)  # which zero padding forbids
+    table = report(nk.export(network, masks, "a"))
     assert table["why"].str.contains("cut out, the answers differ").all()
 
 
@@ -356,6 +467,16 @@ def test_modules_may_have_any_name() -> None:
         assert nk.export(network, masks, "a", head="binary", images=images)(inputs).shape == (5,)
 
 
+def test_a_detector_of_which_nothing_is_left_answers_0() -> None:
+    network = wrapped(make_model("product", dtype=torch.float32), ["left", "right"])
+    scores = {"left": torch.tensor([[1.0, 1, 0, 0]]), "right": torch.tensor([[0.0, 0, 1, 1]])}
+    masks = nk.MaskSet.from_scores(scores, ["a"])
+    images = nk.Images(torch.rand(8, 2, 8, 8), torch.arange(8) % 2, CLASSES)
+    with pytest.warns(UserWarning, match="always answers 0"):
+        small = nk.export(network, masks, "a", head="binary", images=images)
+    assert small(some_inputs(dtype=torch.float32)).tolist() == [0.0] * 5
+
+
 def test_a_slice_that_does_not_run_falls_back_on_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     from nadkit.slicing import known
 
@@ -371,6 +492,18 @@ def test_a_slice_that_does_not_run_falls_back_on_gates(monkeypatch: pytest.Monke
 
 
 # What is left alone
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_number_is_shared_with_the_network(name: str) -> None:
+    network = wrapped(make_model(name), MODELS[name][1])
+    scores = {address: torch.ones(1, layer.units) for address, layer in network.layers.items()}
+    small = nk.export(network, nk.MaskSet.from_scores(scores, ["a"]), "a")
+    theirs, ours = (
+        {t.untyped_storage().data_ptr() for t in [*one.parameters(), *one.buffers()]}
+        for one in (network.model, small)
+    )
+    assert not theirs & ours
 
 
 def test_nothing_changes_in_the_network_and_nothing_is_shared() -> None:

@@ -22,7 +22,7 @@ import nadkit as nk
 from nadkit import slicing
 from nadkit.errors import NadkitError
 from nadkit.masks.encoding import seal
-from nadkit.slicing.costs import activation_memory, multiply_adds
+from nadkit.slicing.costs import activation_memory, latencies, multiply_adds
 
 # Cost
 
@@ -49,6 +49,28 @@ def test_memory_and_multiply_adds_by_hand() -> None:
     # A view takes nothing, and the first tensor is there while the last is made.
     assert activation_memory(two, inputs) == 4 * (4 * 16 + 5)
     assert multiply_adds(two, inputs) == 16 * 8 + 64 * 5
+
+
+def test_the_first_three_runs_do_not_count() -> None:
+    now, runs = 0.0, 0
+
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal now, runs
+            runs += 1
+            now += 100.0 if runs <= 3 else float(runs)
+            return x
+
+    assert latencies({"one": Slow()}, torch.zeros(1), 3, lambda: now) == {"one": 5000.0}
+    assert runs == 6
+
+
+def test_attention_counts_as_its_products_do() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    assert torch.backends.mha.get_fastpath_enabled()
+    # Of 4 tokens: query, key, value and what is made of them, two linear layers; all pairs of tokens, twice.
+    assert multiply_adds(layer, torch.zeros(1, 4, 8)) == 4 * (8 * 24 + 8 * 8 + 2 * 8 * 16) + 2 * 4 * 4 * 8
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_the_table_of_whole_against_sliced() -> None:
@@ -89,6 +111,8 @@ def test_the_answer_says_where_slicing_does_not_pay() -> None:
         ({"whole": "net"}, "whole is a str"),
         ({"example": torch.zeros(0, 4)}, r"at least one sample, and got \(0, 4\)"),
         ({"example": [1.0]}, "at least one sample, and got list"),
+        ({"example": torch.zeros(1, 5)}, r"the module does not run on an example \(1, 5\)"),
+        ({"whole": nn.Linear(5, 2)}, r"the whole does not run on an example \(1, 4\)"),
         ({"batches": (0,)}, "whole numbers of 1 or more"),
         ({"rounds": 0}, "whole numbers of 1 or more"),
     ],
@@ -154,6 +178,44 @@ def test_a_file_of_other_weights_is_refused(
     path = slicing.save(detector[1], tmp_path / "bag.safetensors")
     with pytest.raises(NadkitError, match=r"cut out of weights .* and vgg-fashion has"):
         slicing.load(path, nk.load_network("vgg-fashion"))
+
+
+def test_a_network_that_means_others_is_refused(tmp_path: Path) -> None:
+    model, layers = make_model("perceptron"), MODELS["perceptron"][1]
+    network = wrapped(model, layers)
+    path = slicing.save(nk.export(network, random_masks(network, 0, 0.5), "a"), tmp_path / "a.safetensors")
+    example = torch.zeros(1, 2, 8, 8).double()
+    turned = nk.Network.wrap(model, ("b", "a", "c"), example=example, layers=layers)
+    with pytest.raises(
+        NadkitError, match=r"its network had the class names \['a', 'b', 'c'\] and perceptron has"
+    ):
+        slicing.load(path, turned)
+    flat = nk.Network.wrap(model, ("a", "b", "c"), example=example.reshape(1, 2, 4, 16), layers=layers)
+    with pytest.raises(NadkitError, match=r"its network had the input shape \[2, 8, 8\]"):
+        slicing.load(path, flat)
+    with pytest.raises(NadkitError, match=r"load needs the Network .* got Perceptron"):
+        slicing.load(path, model)
+
+
+class TwoTypes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(4, 3)
+        self.register_buffer("scale", torch.arange(1, 5).reshape(4, 1, 1).double() / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.act(self.conv(x)) * self.scale).mean((2, 3)).float())
+
+
+def test_every_tensor_comes_back_in_its_own_type(tmp_path: Path) -> None:
+    network = wrapped(TwoTypes().requires_grad_(False), ["act"])
+    small = nk.export(network, random_masks(network, 0, 0.5), "a")
+    again = slicing.load(slicing.save(small, tmp_path / "a.safetensors"), network)
+    types = {name: value.dtype for name, value in small.state_dict().items()}
+    assert set(types.values()) == {torch.float32, torch.float64}
+    assert {name: value.dtype for name, value in again.state_dict().items()} == types
+    assert same(again, small, some_inputs().float())
+    assert not any(p.requires_grad for p in again.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +284,17 @@ def test_a_sealed_file_with_a_wrong_recipe_is_refused(
     path.write_bytes(seal(record, ordered))
     with pytest.raises(NadkitError, match=message):
         slicing.load(path, network)
+
+
+def test_a_recipe_written_otherwise_is_refused(stored: tuple[nk.Network, bytes], tmp_path: Path) -> None:
+    from safetensors.torch import load, save
+
+    length = int.from_bytes(stored[1][:8], "little")
+    text = json.loads(stored[1][8 : 8 + length])["__metadata__"]["nadkit"]
+    path = tmp_path / "spaced.safetensors"
+    path.write_bytes(save(load(stored[1]), metadata={"nadkit": text.replace(",", ", ", 1)}))
+    with pytest.raises(NadkitError, match="it was altered"):
+        slicing.load(path, stored[0])
 
 
 def test_weights_of_another_shape_are_refused(stored: tuple[nk.Network, bytes], tmp_path: Path) -> None:
@@ -298,11 +371,9 @@ def test_a_program_runs_without_nadkit(name: str, tmp_path: Path) -> None:
         assert torch.allclose(answers["all"], small(inputs), rtol=1e-5, atol=1e-5)
         assert torch.allclose(answers["one"], small(inputs[:1]), rtol=1e-5, atol=1e-5)
     with zipfile.ZipFile(path) as archive:
-        everything = b"".join(archive.read(entry) for entry in archive.namelist())
-    assert b"\x80\x02" not in b"".join(archive_start(path))  # how a pickle begins
+        parts = {entry: archive.read(entry) for entry in archive.namelist()}
+    everything = b"".join(parts.values())
+    # Of weights there are numbers alone; the rest is text, or empty: no pickle, and no archive of one.
+    rest = {entry: part for entry, part in parts.items() if "/weights/weight_" not in entry}
+    assert all(part.decode().strip().isprintable() for part in rest.values())
     assert str(Path(nk.__file__).parent).encode() not in everything
-
-
-def archive_start(path: Path) -> list[bytes]:
-    with zipfile.ZipFile(path) as archive:
-        return [archive.read(entry)[:2] for entry in archive.namelist() if "/weights/weight_" not in entry]

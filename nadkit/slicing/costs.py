@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,17 +47,19 @@ def cost(
     -------
     pandas.DataFrame
         One row a quantity: quantity, unit, batch, device, value, and with `whole` also whole and ratio
-        (value / whole, 1 where both are 0: below 1 the module is cheaper). `parameters` are numbers that can
-        be trained, each once. `multiply_adds` are those of convolutions, matrix products and attention, for
-        one sample. `activation_memory` is the most that all tensors made in a run without gradients take at
-        once, for one sample, in bytes; weights, inputs and an operation's inner workspace do not count.
-        `latency` is measured with as many threads as torch has, on the CPU and, if it is another, the
-        module's device. `attrs["answer"]` says in a sentence where slicing pays and where it does not.
+        (value / whole, 1 where both are 0: below 1 the module is cheaper). `parameters` are the numbers that
+        its parameters hold, shared ones once. `multiply_adds` are those of convolutions, matrix products and
+        attention, for one sample. `activation_memory` is the most that all tensors made in a run without
+        gradients take at once, for one sample, in bytes; weights, inputs and an operation's inner workspace
+        do not count. `latency` is measured with as many threads as torch has, on the CPU and, if it is
+        another, the module's device, which is waited for. `attrs["answer"]` says in a sentence where slicing
+        pays and where it does not.
 
     Raises
     ------
     NadkitError
-        No module, an example without samples or on another device, batches or rounds below 1.
+        No module, an example without samples, on another device or that a module does not take, batches or
+        rounds below 1.
 
     Examples
     --------
@@ -82,6 +85,8 @@ def cost(
 
     kind = example.device.type
     with frozen(nn.ModuleList(modules.values())), torch.inference_mode(False), torch.no_grad():
+        for name, part in modules.items():
+            _run("module" if name == "value" else name, part, one)
         facts.append(("parameters", "numbers", 1, kind, each(lambda part, _: float(parameters(part)))))
         facts.append(("multiply_adds", "operations", 1, kind, each(multiply_adds)))
         facts.append(("activation_memory", "bytes", 1, kind, each(activation_memory)))
@@ -132,8 +137,13 @@ def multiply_adds(module: nn.Module, inputs: Tensor) -> float:
     >>> multiply_adds(nn.Linear(4, 2), torch.zeros(3, 4))
     24.0
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(inputs)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # in one piece, attention would count as nothing
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return float(counter.get_total_flops()) / 2
 
 
@@ -196,7 +206,11 @@ def latencies(
     >>> sorted(latencies({"a": nn.ReLU(), "b": nn.Tanh()}, torch.zeros(1), rounds=3))
     ['a', 'b']
     """
-    wait: Callable[[], object] = torch.cuda.synchronize if inputs.is_cuda else lambda: None
+
+    def wait() -> None:
+        if inputs.device.type != "cpu":  # calls return there before their work is done
+            torch.accelerator.synchronize(inputs.device)
+
     taken: dict[str, list[float]] = {name: [] for name in modules}
     names = list(modules)
     for number in range(3 + rounds):
@@ -236,6 +250,16 @@ def _check(modules: Mapping[str, nn.Module], example: object, batches: object, r
         raise NadkitError(
             f"batches and rounds are whole numbers of 1 or more, got {batches!r} and {rounds!r}"
         )
+
+
+def _run(name: str, module: nn.Module, one: Tensor) -> None:
+    try:
+        module(one)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise NadkitError(
+            f"the {name} does not run on an example {tuple(one.shape)} of {one.dtype} ({str(error)[:200]}); "
+            "network.prepare(images.pixels[:1]) is one"
+        ) from error
 
 
 def _answer(rows: Sequence[tuple[str, int, str, float]]) -> str:

@@ -219,12 +219,24 @@ def _rebuild(
         if name not in BUNDLED:
             _refuse(path, f"its network {name!r} is not bundled", "give it: load(path, network)")
         network = load_network(name)
+    if not isinstance(network, Network):
+        raise NadkitError(
+            f"load needs the Network that a module was cut out of, and got {type(network).__name__}; "
+            "load_network(name) gives a bundled one, Network.wrap(model, ...) any other"
+        )
     if network.weights_id != record["weights_id"]:
         _refuse(
             path,
             f"it was cut out of weights {record['weights_id']} and {network.name} has {network.weights_id}",
             "give the network it was exported from",
         )  # fmt: skip
+    for what, here in (("class_names", network.class_names), ("input_shape", network.input_shape)):
+        if list(here) != record[what]:  # the same weights, and logits or pictures that mean others
+            there = f"the {what.replace('_', ' ')} {record[what]}"
+            _refuse(
+                path, f"its network had {there} and {network.name} has {list(here)}",
+                "give the network as it was when exported",
+            )  # fmt: skip
     kept = {}
     for address, units in record["kept"].items():
         kept[address] = torch.zeros(network.layers[address].units, dtype=torch.bool)
@@ -241,9 +253,9 @@ def _rebuild(
         add_detector(
             small, network.class_index(task), len(network.class_names), fit["slope"], fit["intercept"]
         )
-    floating = next((value.dtype for value in tensors.values() if value.is_floating_point()), torch.float32)
+    weights = {name: value.to(network.device) for name, value in tensors.items()}
     try:
-        small.to(floating).load_state_dict(tensors)
+        small.load_state_dict(weights, assign=True)  # in the file's own types
     except RuntimeError as error:
         _refuse(path, f"its weights are not those of its recipe ({str(error)[:300]})")
     if is_channels_last(network.model):

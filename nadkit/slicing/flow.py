@@ -131,14 +131,24 @@ class Flow:
         assert shape is not None  # a rule asks for channels of tensors alone
         return torch.full((shape.sizes[axis],), torch.nan, dtype=torch.float64)
 
-    def origins(self, node: fx.Node, mask: Tensor) -> Iterable[tuple[fx.Node, Tensor]]:
-        """Yield the gates, with their units, that made constants of a node's channels."""
+    def origins(
+        self, node: fx.Node, mask: Tensor, seen: set[tuple[object, ...]] | None = None
+    ) -> Iterable[tuple[fx.Node, Tensor]]:
+        """Yield the gates, with their units, that made constants of a node's channels.
+
+        Parameters
+        ----------
+        node, mask : a tensor, and its channels
+        seen : what was yielded for already; `x * sigmoid(x)` leads to x twice, and a row of them many times
+        """
         state = self.states[node]
         if state.values is None:
             return
         mask = mask & ~state.values.isnan()
-        if not bool(mask.any()):
+        seen = set() if seen is None else seen
+        if not bool(mask.any()) or (key := (node, *mask.tolist())) in seen:
             return
+        seen.add(key)
         if node in self.trace.gates:
             removed = self.trace.gates[node][2] == 0
             if bool((mask & removed).any()):
@@ -146,10 +156,18 @@ class Flow:
             mask = mask & ~removed
         for source, axis, read in self.rules[node].sources(self, mask):
             if axis is not None and axis == self.states[source].axis and read is not None:
-                yield from self.origins(source, read)
+                yield from self.origins(source, read, seen)
 
-    def spent(self, node: fx.Node, mask: Tensor | None) -> Iterable[fx.Node]:
-        """Yield the operations that compute channels of a mask (None: all) although nobody needs them."""
+    def spent(
+        self, node: fx.Node, mask: Tensor | None, seen: set[tuple[object, ...]] | None = None
+    ) -> Iterable[fx.Node]:
+        """Yield the operations that compute channels of a mask (None: all) although nobody needs them.
+
+        Parameters
+        ----------
+        node, mask : a tensor, and its channels
+        seen : what was yielded for already, as in `origins`
+        """
         state, rule = self.states[node], self.rules[node]
         if state.values is None:
             yield node
@@ -157,10 +175,14 @@ class Flow:
         mask = torch.ones_like(state.values, dtype=torch.bool) if mask is None else mask
         if node in self.needed:
             mask = mask & ~self.needed[node]
+        seen = set() if seen is None else seen
+        if (key := (node, *mask.tolist())) in seen:
+            return
+        seen.add(key)
         if not rule.alike:
             if node in self.computed and bool((mask & self.computed[node]).any()):
                 yield node
             return
         for source, axis, read in rule.sources(self, mask & state.values.isnan()):
             if read is None or bool(read.any()):
-                yield from self.spent(source, read if axis == self.states[source].axis else None)
+                yield from self.spent(source, read if axis == self.states[source].axis else None, seen)

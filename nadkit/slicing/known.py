@@ -34,8 +34,11 @@ from nadkit.slicing.weighted import Dense, Grouped, normalise, sliced_norm
 _POINTWISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
     nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Sigmoid, nn.LogSigmoid,
-    nn.Hardshrink, nn.Softshrink, nn.Threshold, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.AlphaDropout, nn.FeatureAlphaDropout,
+    nn.Hardshrink, nn.Softshrink, nn.Threshold,
+)  # fmt: skip
+# These do nothing in evaluation mode.
+_DROPOUTS = (
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
 )  # fmt: skip
 _POINTWISE = {
     "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid",
@@ -140,8 +143,10 @@ def _size_or_item(node: fx.Node, name: str, data: fx.Node, flow: Flow) -> Rule |
 def _function(node: fx.Node, name: str, data: fx.Node, flow: Flow, given: Shape, shape: Shape) -> Rule | None:
     axis, rank = flow.states[data].axis, len(given.sizes)
     if name in _POINTWISE and axis is not None and given.sizes == shape.sizes:
-        random = "dropout" in name and argument(node, "training", True)
-        return None if random else alone(node, data, given, axis, _of_itself(node, flow))
+        if "dropout" in name:  # not asked: some take no single numbers
+            random = argument(node, "training", True)
+            return None if random else alone(node, data, given, axis, unchanged)
+        return alone(node, data, given, axis, _of_itself(node, flow))
     if name in _POOL_FUNCTIONS and rank == _POOL_FUNCTIONS[name] + 2:
         return alone(node, data, given, 1, zero_alone if name.startswith("avg") else unchanged)
     if name == "interpolate":
@@ -197,6 +202,8 @@ def _module(node: fx.Node, data: fx.Node, flow: Flow, given: Shape) -> Rule | No
         return alone(node, data, given, 1, bent) if one else _one_weight_each(node, data, module, given, bent)
     if kind is nn.Identity and axis is not None:
         return Channelwise(node, data, (axis, axis), torch.arange(given.sizes[axis]), unchanged, None)
+    if kind in _DROPOUTS and axis is not None:
+        return alone(node, data, given, axis, unchanged)
     if kind in _POINTWISE_MODULES and axis is not None:
         return alone(node, data, given, axis, _of_itself(node, flow))
     if kind is nn.Flatten and (shape := flow.shape(node)) is not None:

@@ -99,6 +99,8 @@ def reduced(
     places = [places] if isinstance(places, int) else places
     if axis is None or not isinstance(places, (list, tuple)) or not all(isinstance(p, int) for p in places):
         return None
+    if not places:  # which torch takes for all axes
+        return None
     rank = len(given.sizes)
     gone = {cast("int", p) % rank for p in places}
     if axis in gone or 0 in gone or set(node.kwargs) - {"dim", "keepdim"}:
@@ -178,7 +180,7 @@ def indexed(node: fx.Node, data: fx.Node, flow: Flow, given: Shape) -> Rule | No
 
 def laid_end_to_end(node: fx.Node, flow: Flow, shape: Shape) -> Rule | None:
     """Return the rule of `torch.cat`, along the channels or beside them."""
-    parts = node.args[0]
+    parts = node.args[0] if node.args else node.kwargs.get("tensors")
     along = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
     if not isinstance(parts, (list, tuple)) or not isinstance(along, int):
         return None

@@ -120,8 +120,9 @@ def _told(builder: Builder, node: fx.Node) -> str:
         return "the input"
     if node.op == "output":
         return "the output"
-    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
-        return _told(builder, node.args[0])  # one of several tensors that an operation gives
+    source = node.args[0] if node.target is operator.getitem else None
+    if isinstance(source, fx.Node) and builder.flow.shape(source) is None:
+        return _told(builder, source)  # one of several tensors that an operation gives
     if node.op == "call_module":
         module = builder.modules[str(node.target)]
         return f"{type(module).__name__} {str(node.target).removeprefix('model.')!r}"

@@ -174,6 +174,8 @@ def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trac
     with frozen(network.model), torch.no_grad():
         try:
             graph = tracer.trace(root)
+            for node in graph.nodes:  # else the code of a run would wrap such functions again, for all time
+                node.meta.pop("is_wrapped", None)
             _without_in_place(root, graph)
             runs = []
             for count in (2, 3):
@@ -233,11 +235,17 @@ def _pure(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     if not isinstance(name, str) or not name.endswith("_") or name.endswith("__"):
         return False
-    homes = [Tensor] if node.op == "call_method" else [nn.functional, torch]
+    # One of torch's own alone: a function of the user's may have any name.
+    homes = [Tensor] if node.op == "call_method" else [nn.functional, torch] if _is_torchs(node) else []
     plain = next((getattr(home, name[:-1]) for home in homes if hasattr(home, name[:-1])), None)
     if plain is not None:
         node.target = name[:-1] if node.op == "call_method" else plain
     return plain is not None
+
+
+def _is_torchs(node: fx.Node) -> bool:
+    home = getattr(node.target, "__module__", None) or "torch"  # none for one written in C++
+    return str(home).split(".")[0] == "torch"
 
 
 def argument(node: fx.Node, name: str, default: Any) -> Any:
