@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +13,7 @@ import networkx as nx
 from nadkit.errors import NadkitError
 from nadkit.graph import graphml
 from nadkit.graph.checks import checked
+from nadkit.masks.files import write as write_at_once
 
 MOST_BYTES = 300_000_000
 """A larger file is refused before it is read; one with all the links that a graph may have has a third."""
@@ -26,29 +25,12 @@ def save(graph: nx.DiGraph, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     NadkitError
-        No such format, a graph that `extract` could not have made, a place that cannot be written to.
+        No such format, a graph that `extract` could not have made; `MaskFileError`, as of every file
+        that nadkit writes, for a place that cannot be written to.
     """
     write, _ = _format(path)
     data = write(checked(graph, "this graph"))
-    try:
-        place = Path(os.path.realpath(path))
-        # Not tempfile: its files are readable by their owner alone, whatever the umask says.
-        part = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
-        try:
-            with open(part, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, place)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    except (OSError, ValueError) as error:
-        raise NadkitError(
-            f"the graph cannot be saved to {str(path)!r}: {error}; give a file in a folder that exists"
-        ) from error
-    return place
+    return write_at_once(path, data, "the graph")
 
 
 def load(path: str | os.PathLike[str]) -> nx.DiGraph:
