@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import nadkit as nk
 from nadkit.errors import ImageError, LayerError, NadkitError
 from nadkit.images import LazyPixels
+from nadkit.learn.bundle import jobs, objective_of
 from nadkit.networks import (
     BUNDLED,
     DATA,
@@ -816,3 +817,18 @@ def test_untrained_records_that_do_not_fit_are_refused() -> None:
 def test_masks_that_are_not_bundled_are_refused(asked, message):
     with pytest.raises(NadkitError, match=message):
         load_masks("resnet-fashion", **asked)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_mask_of_the_bundle_is_there_and_says_how_it_was_learned(name: str) -> None:
+    objective = objective_of(name, "one-vs-rest")
+    spread = None if isinstance(objective, str) else objective.spread
+    for job in jobs():
+        masks = load_masks(name, **job)
+        masks.check(load_network(name))
+        settings = masks.meta["settings"]
+        assert (masks.meta["objective"], masks.meta["seed"]) == (job["objective"], job["seed"])
+        assert masks.meta["control"] == job["control"]
+        if job["objective"] == "one-vs-rest":
+            assert settings.get("spread") == spread  # masks of before there was one have none
+            assert max(abs(share - job["kept_share"]) for share in masks.kept_share().values()) < 0.01

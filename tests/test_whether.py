@@ -628,6 +628,8 @@ def test_bundled_controls_are_those_of_the_same_network_share_and_files(
         ({"steps": 900}, "bundled, learned otherwise: steps"),
         ({"rate": 0.1, "own": 16}, "bundled, learned otherwise: own, rate"),
         ({"hard": 0.3}, "bundled, learned otherwise: hard"),
+        ({"bend": 3.0}, "bundled"),  # as before there was such a setting
+        ({"bend": 1.5}, "bundled, learned otherwise: bend"),
         ({"pictures": "bb"}, "bundled, learned otherwise: pictures"),
         ({"objective": "official", "rate": 0.1}, "bundled, learned otherwise: objective"),
     ],

@@ -26,6 +26,8 @@ Controls = Mapping[str, MaskSet | Sequence[MaskSet]] | str | None
 # What a setting says about the result of one run, or about the control itself, and not about the learner.
 _NOT_HOW = {"kept_share", "shared", "pictures", "beta", "missed_share_by", "goal", "reached"}
 
+# What masks were learned with before these settings were there to be written down.
+_BEFORE: dict[str, object] = {"bend": 3.0}
 
 _LEARNED_BEFORE: dict[str, dict[str, MaskSet]] = {}
 """Controls that this process has learned, by the fingerprint of network, masks' settings and pictures."""
@@ -184,7 +186,7 @@ def _differ(masks: MaskSet, control: MaskSet) -> list[str]:
 
 def _learner(settings: Mapping[str, object]) -> dict[str, object]:
     """The learner's settings, with the number of steps by one name: the one given, or the objective's."""
-    plain = {key: value for key, value in settings.items() if key not in _NOT_HOW}
+    plain = {key: value for key, value in {**_BEFORE, **settings}.items() if key not in _NOT_HOW}
     usual = plain.pop("steps_per_task", None)
     plain["steps"] = plain.get("steps") or usual
     return plain
