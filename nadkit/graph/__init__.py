@@ -5,6 +5,5 @@ from nadkit.graph.differences import Difference, diff
 from nadkit.graph.extraction import extract
 from nadkit.graph.flows import Flow, flow
 from nadkit.graph.structure import layer_graph
-from nadkit.graph.unit_graphs import UnitGraph
 
-__all__ = ["Difference", "Flow", "SubArchitecture", "UnitGraph", "diff", "extract", "flow", "layer_graph"]
+__all__ = ["Difference", "Flow", "SubArchitecture", "diff", "extract", "flow", "layer_graph"]
