@@ -13,10 +13,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from nadkit.errors import OptionalDependencyError, optional_import
 
 torch.set_num_threads(1)
+
+# The same examples in every run, so that no run fails by chance.
+settings.register_profile("nadkit", derandomize=True, database=None)
+settings.load_profile("nadkit")
 
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 
