@@ -13,7 +13,7 @@ from torch import nn
 from nadkit import learn_masks
 from nadkit.errors import ImageError, NadkitError
 from nadkit.images import Images
-from nadkit.learn import Objective, Official, OneVsRest
+from nadkit.learn import Objective, Official, OneVsRest, bundle
 from nadkit.learn.learner import balanced_accuracy
 from nadkit.learn.objectives import ranks
 from nadkit.learn.problem import Stream, derangement, set_up
@@ -112,6 +112,43 @@ def test_the_share_falls_by_a_power_of_what_is_left_of_the_ramp():
     assert [float(early.kept_share(share, at)) for at in (0, 0.4, 0.8, 1)] == pytest.approx(
         [1, 0.3, 0.2, 0.2]
     )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"ramp": 0}, "ramp is the part of the run"),
+        ({"ramp": 1.1}, "ramp is the part of the run"),
+        ({"bend": 0}, "bend is a power above 0"),
+        ({"bend": -1.0}, "bend is a power above 0"),
+        ({"spread": 0.0}, "None for no bound; got 0.0"),
+        ({"spread": float("nan")}, "spread bounds a standard deviation"),
+    ],
+)
+def test_a_share_that_cannot_fall_and_a_bound_of_nothing_are_refused(wrong: dict, words: str):
+    with pytest.raises(NadkitError, match=words):
+        OneVsRest(**wrong)
+
+
+def test_what_is_bundled_is_learned_for_the_objective_that_is_said(monkeypatch, tmp_path):
+    asked = []
+
+    class Masks:
+        def save(self, path):
+            path.write_bytes(b"x")
+
+    def learn(*_, objective, shared, control, **settings):
+        asked.append((objective, shared, control, settings["seed"]))
+        return Masks()
+
+    monkeypatch.setattr(bundle, "learn_masks", learn)
+    monkeypatch.setattr(bundle, "mask_path", lambda *_, **job: tmp_path / str(job["control"]))
+    bundle.bundle("darts-scenes", first=4, scratch=tmp_path / "scratch")
+    bounded = OneVsRest(spread=2.0, ramp=0.85, bend=1.5)
+    assert asked == [
+        (bounded, False, None, 0), (bounded, False, "relabelled", 0), (bounded, True, None, 0),
+        (bounded, False, "untrained", 0),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])

@@ -14,6 +14,7 @@ import argparse
 import gzip
 import math
 import struct
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -285,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImageError as error:
         parser.exit(1, f"{error}\n")
     for path, size in written.items():
-        print(f"{path}  {size / 1e6:.2f} MB")
+        sys.stdout.write(f"{path}  {size / 1e6:.2f} MB\n")
     return 0
 
 

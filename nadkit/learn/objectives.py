@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from nadkit.errors import NadkitError
 from nadkit.networks import log_odds
 
 
@@ -224,6 +226,11 @@ class OneVsRest(Objective):
         deviation), so that the loss does not saturate; None for no bound
     steps_per_task : how many steps to take
 
+    Raises
+    ------
+    NadkitError
+        `ramp` is not in (0, 1], or `bend` or `spread` is not above 0.
+
     Notes
     -----
     Chosen by measurement on `vgg-fashion` at kept share 0.3, one seed, calibrated balanced accuracy: with an
@@ -254,6 +261,19 @@ class OneVsRest(Objective):
     spread: float | None = None
     steps_per_task: int = 800
     extras: tuple[float, ...] = (0.0, 0.0)  # logarithm of the scale, offset
+
+    def __post_init__(self) -> None:
+        """Refuse what would keep the share from falling, or the loss from saying anything."""
+        if not 0 < self.ramp <= 1:
+            raise NadkitError(
+                f"ramp is the part of the run in which the share falls, in (0, 1]; got {self.ramp}"
+            )
+        if not 0 < self.bend < math.inf:
+            raise NadkitError(f"bend is a power above 0: 1 falls evenly, 3 early; got {self.bend}")
+        if self.spread is not None and not 0 < self.spread < math.inf:
+            raise NadkitError(
+                f"spread bounds a standard deviation: above 0, or None for no bound; got {self.spread}"
+            )
 
     def steps(self, pictures: int) -> int:
         """Return the number of steps: a fixed one, whatever the number of pictures."""
