@@ -1,11 +1,20 @@
-"""Questions about a network that tables answer, each beside its controls."""
+"""Questions about a network that tables answer, each beside its controls.
+
+Beside the questions stand the numbers that a display asks for one by one: where units respond most, what
+layers do on a picture, and what the classes score.
+"""
 
 from nadkit.questions.connections import how
 from nadkit.questions.depth import where
 from nadkit.questions.evidence import whether
+from nadkit.questions.glances import class_scores, layer_maps
 from nadkit.questions.mistakes import why
+from nadkit.questions.peaks import UnitPeaks, unit_peaks
 from nadkit.questions.reading import answer, evidence_table
 from nadkit.questions.recovery_runs import recovery
 from nadkit.questions.seeds import stability
 
-__all__ = ["answer", "evidence_table", "how", "recovery", "stability", "where", "whether", "why"]
+__all__ = [
+    "UnitPeaks", "answer", "class_scores", "evidence_table", "how", "layer_maps", "recovery", "stability",
+    "unit_peaks", "where", "whether", "why",
+]  # fmt: skip

@@ -120,6 +120,33 @@ def frozen(target: nn.Module | Tappable) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+def maps_of(activation: Tensor, layer: Layer) -> Tensor | None:
+    """Return a layer's maps, None if it has no rows and columns to tell places by.
+
+    Examples
+    --------
+    >>> import torch
+    >>> maps_of(torch.zeros(2, 7, 7, 3), Layer(units=3, axis=-1)).shape
+    torch.Size([2, 3, 7, 7])
+    >>> maps_of(torch.zeros(2, 5, 3), Layer(units=3, axis=-1)) is None
+    True
+
+    Parameters
+    ----------
+    activation
+        What the layer gave, samples on axis 0.
+    layer
+        Says where the units lie.
+
+    Returns
+    -------
+    Tensor or None
+        (n, n_units, h, w), of at least two rows and two columns.
+    """
+    maps = activation.movedim(layer.axis, 1)
+    return maps if maps.ndim == 4 and min(maps.shape[2:]) >= 2 else None
+
+
 def model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[str, Layer]]:
     """Return the module of a network or a module itself, with the layers that are known of it."""
     if isinstance(target, nn.Module):

@@ -12,11 +12,12 @@ from torch.nn.functional import interpolate
 
 from nadkit.errors import ImageError
 from nadkit.images import Images
-from nadkit.measures.hits import energy, quadrant_shares, region_shares, released_hits, unit_weights
+from nadkit.measures.hits import energy, quadrant_shares, region_shares, released_hits
 from nadkit.networks import Network
 from nadkit.questions.asked import check_finite
 from nadkit.questions.forwards import BATCH, labels_of
-from nadkit.taps import Layer, Taps, frozen
+from nadkit.questions.recording import Moments, add_moments, record, weights_of
+from nadkit.taps import frozen, maps_of
 
 AT_OBJECT_SCALE = "at object scale"
 RESIZED = "resized to the network's input"
@@ -83,20 +84,18 @@ def look(network: Network, images: Images, advance: Callable[[int], object]) -> 
         The network gives NaN or infinite logits.
     """
     labels = labels_of(network, images)
-    moments: dict[str, tuple[int, Tensor, Tensor]] = {}
+    moments: dict[str, Moments] = {}
     chosen, pixel_sum = [], torch.zeros(images.pixels.shape[1], dtype=torch.float64)
-    with frozen(network.model), torch.no_grad(), Taps(network) as taps:
-        for pixels, _ in images.batches(BATCH):
-            logits = network.logits(network.prepare(pixels))
-            check_finite(network, logits)
-            chosen.append(logits.argmax(1).cpu())
-            pixel_sum += pixels.double().mean((2, 3)).sum(0).cpu()
-            for address, layer in network.layers.items():
-                units = taps.activations[address].movedim(layer.axis, 0).flatten(1)
-                moments[address] = _merged(moments.get(address), units)
-            advance(len(pixels))
-    weights = {address: unit_weights(mean, squares / n) for address, (n, mean, squares) in moments.items()}
-    return Known(labels, torch.cat(chosen) == labels, weights, pixel_sum / len(images))
+    for pixels, _ in images.batches(BATCH):
+        logits, activations = record(network, pixels)
+        check_finite(network, logits)
+        chosen.append(logits.argmax(1).cpu())
+        pixel_sum += pixels.double().mean((2, 3)).sum(0).cpu()
+        add_moments(moments, network, activations)
+        # They are gone before the next batch adds its own.
+        activations.clear()
+        advance(len(pixels))
+    return Known(labels, torch.cat(chosen) == labels, weights_of(moments), pixel_sum / len(images))
 
 
 def mosaic_material(
@@ -199,12 +198,6 @@ def evidence_material(
     return material, evidence.double().mean((1, 2))[:, None]
 
 
-def maps_of(activation: Tensor, layer: Layer) -> Tensor | None:
-    """Return a layer's maps (n, n_units, h, w), None if it has no rows and columns to tell places by."""
-    maps = activation.movedim(layer.axis, 1)
-    return maps if maps.ndim == 4 and min(maps.shape[2:]) >= 2 else None
-
-
 def read(
     material: Material,
     condition: str,
@@ -233,10 +226,11 @@ def read(
     size = max(1, BATCH // places_each)
     for part in torch.arange(len(which)).split(size):
         chosen = None if rows is None else rows[part]
-        recorded = _record(network, material.pixels(condition, which[part], places[part]), gates, chosen)
+        shown = material.pixels(condition, which[part], places[part])
+        recorded = record(network, shown, gates, chosen).activations
         if condition in material.less:
             before = material.pixels(material.less[condition], which[part], places[part])
-            empty = _record(network, before, gates, chosen)
+            empty = record(network, before, gates, chosen).activations
             recorded = {address: values - empty[address] for address, values in recorded.items()}
         for place, (address, layer) in enumerate(network.layers.items()):
             maps = maps_of(recorded[address], layer)
@@ -244,14 +238,6 @@ def read(
                 found[part, :, place] = material.shares(address, maps, which[part])
         advance(len(part))
     return found
-
-
-def _record(
-    network: Network, pixels: Tensor, gates: Mapping[str, Tensor] | None, rows: Tensor | None
-) -> dict[str, Tensor]:
-    with frozen(network.model), torch.no_grad(), Taps(network, gates=gates, rows=rows) as taps:
-        network.logits(network.prepare(pixels))
-    return taps.activations
 
 
 def _strata(labels: Tensor) -> Tensor:
@@ -262,17 +248,6 @@ def _strata(labels: Tensor) -> Tensor:
 def _task_of(class_names: Sequence[str], tasks: Sequence[str]) -> Tensor:
     """For each class the index of its task, -1 where it is none."""
     return torch.tensor([tasks.index(name) if name in tasks else -1 for name in class_names])
-
-
-def _merged(so_far: tuple[int, Tensor, Tensor] | None, units: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Count, mean and summed squared deviations of units (n_units, n), with those so far (Chan's update)."""
-    variance, mean = torch.var_mean(units.double(), dim=1, correction=0)
-    count, squares = units.shape[1], variance * units.shape[1]
-    if so_far is None:
-        return count, mean, squares
-    before, old, summed = so_far
-    both, apart = before + count, mean - old
-    return both, old + apart * count / both, summed + squares + apart.square() * before * count / both
 
 
 def _runs(network: Network, pixels: Tensor) -> bool:
