@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import nadkit.figures as figures  # noqa: F401 - a public name
     import nadkit.graph as graph  # noqa: F401 - a public name
     import nadkit.toy as toy  # noqa: F401 - a public name
+    import nadkit.widgets as widgets  # noqa: F401 - a public name
     from nadkit.errors import NadkitError as NadkitError
     from nadkit.graph import SubArchitecture as SubArchitecture
     from nadkit.graph import extract as extract
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from nadkit.slicing import cost as cost
     from nadkit.slicing import export as export
     from nadkit.taps import Taps as Taps
+    from nadkit.widgets import explore as explore
 
 __version__ = "0.1.0"
 
@@ -57,6 +59,7 @@ _HOMES: dict[str, str | None] = {
     "Unit": "masks",
     "cost": "slicing",
     "errors": None,
+    "explore": "widgets",
     "export": "slicing",
     "extract": "graph",
     "figures": None,
@@ -72,6 +75,7 @@ _HOMES: dict[str, str | None] = {
     "toy": None,
     "where": "questions",
     "whether": "questions",
+    "widgets": None,
     "why": "questions",
 }
 

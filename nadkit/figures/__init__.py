@@ -16,8 +16,9 @@ from nadkit.figures._necessity import necessity
 from nadkit.figures._pictures import pictures
 from nadkit.figures._recovery import recovery
 from nadkit.figures._river import river
+from nadkit.figures._units import units
 
 __all__ = [
     "MARKS", "Mark", "curve", "difference", "flow", "how", "layers", "matrix", "necessity", "pictures",
-    "recovery", "river", "stability", "where", "whether", "why",
+    "recovery", "river", "stability", "units", "where", "whether", "why",
 ]  # fmt: skip

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from nadkit.errors import NadkitError
+from nadkit.figures._png import png_uri, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -74,7 +72,7 @@ def pictures(images: Pictures, titles: Sequence[str] | None = None, columns: int
     if columns < 1:
         raise NadkitError(f"{columns} columns were asked for; give at least 1")
     columns = min(columns, count)
-    shown = _visible(images.pixels[:])
+    shown = visible(images.pixels[:])
     _, height, width, _ = shown.shape
     lines = max(caption.count("\n") + 1 for caption in captions)
     # A cell is 104 pixels wide on the screen; captions of 12 pixels need 17 a line.
@@ -96,7 +94,7 @@ def pictures(images: Pictures, titles: Sequence[str] | None = None, columns: int
                 "font": {"size": 12, "color": "#1b1f24"},
             }
         )
-    figure = go.Figure(go.Image(source=_png(canvas), hoverinfo="skip"))
+    figure = go.Figure(go.Image(source=png_uri(canvas), hoverinfo="skip"))
     said = ", ".join(caption.replace("\n", " ") for caption in captions)
     kinds = f"{count} picture{'s' * (count != 1)} in {grid_rows} row{'s' * (grid_rows != 1)}"
     figure.update_layout(
@@ -111,32 +109,3 @@ def pictures(images: Pictures, titles: Sequence[str] | None = None, columns: int
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure
-
-
-def _visible(pixels: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3)."""
-    values = pixels / 255 if not pixels.is_floating_point() else pixels
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
-        values = (values - low) / max(high - low, 1e-12)
-    if values.shape[1] != 3:
-        values = values.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    return (values * 255).round().byte().permute(0, 2, 3, 1).cpu()
-
-
-def _png(canvas: Tensor) -> str:
-    """A data URI of uint8 (H, W, 3). Pillow belongs to `images`, and a PNG without it is this short."""
-    height, width, _ = canvas.shape
-    lines = b"".join(b"\0" + bytes(line.flatten().tolist()) for line in canvas)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    file = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(lines, 9))
-        + chunk(b"IEND", b"")
-    )
-    return "data:image/png;base64," + base64.b64encode(file).decode()

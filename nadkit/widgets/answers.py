@@ -1,0 +1,191 @@
+"""Answers that need the network: each is worked out once, in a thread, the latest wish first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nadkit import graph, questions
+from nadkit.errors import NadkitError
+from nadkit.masks import MaskSet
+from nadkit.widgets.subject import Subject
+
+Key = tuple[Any, ...]
+"""What is asked, and of what: ("graph", task, threshold), …"""
+
+MOST = 64
+"""Answers of one kind that are kept; a graph of a large network takes a few megabytes."""
+
+DRAWS = 20
+
+
+class Failed:
+    """What there is instead of an answer."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.text = f"{type(error).__name__}: {error}"
+
+
+class Answers:
+    """A cache of heavy answers, and the thread that fills it while there is something to do.
+
+    The thread works on the subject's own copy of the network. Nothing starts by itself: `ask` does.
+    """
+
+    def __init__(self, subject: Subject, changed: Callable[[], object], per_class: int, seed: int) -> None:
+        self.subject, self.changed, self.per_class, self.seed = subject, changed, per_class, seed
+        self._found: OrderedDict[Key, Any] = OrderedDict()
+        self._wanted: list[Key] = []
+        self._busy = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.now: Key | None = None
+        self.done = 0.0
+        self._told = 0.0
+
+    def get(self, key: Key) -> Any:
+        """Return the answer, `Failed`, or None if it has not been worked out."""
+        return self._found.get(key)
+
+    def put(self, key: Key, value: Any) -> None:
+        """Keep an answer that was known before."""
+        with self._busy:
+            self._found[key] = value
+            kind = [one for one in self._found if one[0] == key[0]]
+            for one in kind[: len(kind) - MOST]:
+                del self._found[one]
+
+    def ask(self, keys: list[Key]) -> None:
+        """Work these out instead of what was asked before, unless they are known."""
+        with self._busy:
+            self._wanted = [key for key in keys if key not in self._found and key != self.now]
+            if self._wanted and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nadkit-explorer", daemon=True)
+                self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; return whether that came about in time."""
+        with self._busy:
+            return self._busy.wait_for(lambda: self._thread is None, timeout)
+
+    def words(self) -> str:
+        """Return what is being worked out, empty if nothing is."""
+        return "" if self.now is None else SAID[self.now[0]].format(*self.now[1:])
+
+    def _run(self) -> None:
+        while True:
+            with self._busy:
+                self.now, self.done = self._wanted.pop(0) if self._wanted else None, 0.0
+            self.changed()
+            if self.now is None:
+                with self._busy:
+                    if not self._wanted:  # nothing was asked while the panels were drawn
+                        self._thread = None
+                        self._busy.notify_all()
+                        return
+                continue
+            try:
+                value = self.work_out(self.now)
+            except Exception as error:
+                value = Failed(error)
+            self.put(self.now, value)
+
+    def _advance(self, total: int) -> Callable[[int], None]:
+        seen = 0
+
+        def advance(count: int) -> None:
+            nonlocal seen
+            seen += count
+            self.done = min(1.0, seen / max(total, 1))
+            if time.monotonic() - self._told > 0.25:
+                self._told = time.monotonic()
+                self.changed()
+
+        return advance
+
+    def work_out(self, key: Key) -> Any:
+        """Return the answer to a key; it takes as long as it takes."""
+        kind, *about = key
+        subject = self.subject
+        network, masks, images = subject.network, subject.masks, subject.images
+        assert network is not None
+        assert images is not None
+        assert subject.shown is not None
+        if kind == "peaks":
+            return questions.unit_peaks(network, subject.shown, advance=self._advance(len(subject.shown)))
+        if kind == "graph":
+            task, threshold = about
+            return graph.extract(network, masks, images, task, threshold=threshold, progress=False)
+        if kind == "evidence":
+            return self._evidence(*about)
+        if kind == "accepted":
+            (threshold,) = about
+            hard = at_threshold(masks, threshold)
+            return questions.whether(
+                network, hard, images, calibrate_on=subject.calibrate_on, controls=None, draws=0,
+                parts="matrix", per_class=self._fewest(images), seed=self.seed,
+            )  # fmt: skip
+        if kind == "scores":
+            place, task, threshold, condition = about
+            gates = subject.gates(task, threshold, condition)
+            return questions.class_scores(network, subject.shown[[place]], gates)[0]
+        if kind == "maps":
+            place, task, threshold, condition = about
+            peaks = self.get(("peaks",)) or self.work_out(("peaks",))
+            if isinstance(peaks, Failed):
+                raise NadkitError(peaks.text)
+            gates = subject.gates(task, threshold, condition)
+            return questions.layer_maps(network, subject.shown[[place]].pixels, peaks.weights, gates)
+        assert kind == "why", kind
+        (place,) = about
+        return questions.why(
+            network, masks, images, image=subject.rows[place], draws=199, per_class=None, seed=self.seed
+        )
+
+    def _evidence(self, task: str, threshold: float) -> Any:
+        subject = self.subject
+        assert subject.network is not None
+        assert subject.images is not None
+        own = subject.masks[task]
+        return questions.whether(
+            subject.network,
+            own if threshold == 0.5 else at_threshold(own, threshold),
+            subject.images,
+            calibrate_on=subject.calibrate_on,
+            # Learned controls are as large as the masks are at 0.5, and of no other size.
+            controls="bundled" if threshold == 0.5 else None,
+            draws=DRAWS,
+            parts="sufficiency",
+            per_class=self._fewest(subject.images, subject.calibrate_on),
+            seed=self.seed,
+        )
+
+    def _fewest(self, *sets: Any) -> int:
+        """As many pictures of a class as wanted, or as there are of every class that has any."""
+        counts = [
+            count for images in sets if images is not None for count in images.counts().values() if count
+        ]
+        return min([self.per_class, *counts])
+
+
+SAID = {
+    "peaks": "reading what excites the units",
+    "graph": "reading the links of {0}",
+    "evidence": "measuring what the units of {0} do alone, beside controls",
+    "accepted": "asking every sub-architecture about every class",
+    "scores": "asking the network about the picture",
+    "maps": "reading where the layers look",
+    "why": "looking for the units that turn the answer",
+}
+
+
+def at_threshold(masks: MaskSet, threshold: float) -> MaskSet:
+    """Return masks whose units above a threshold have the score 1, the others 0."""
+    if threshold == 0.5:
+        return masks
+    scores = {address: rows.to(torch.float32) for address, rows in masks.gates(None, threshold).items()}
+    return MaskSet(masks.tasks, scores, None, dict(masks.meta))
