@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nadkit.graph import SubArchitecture as SubArchitecture
     from nadkit.graph import extract as extract
     from nadkit.graph import layer_graph as layer_graph
+    from nadkit.heatmaps import heatmap as heatmap
     from nadkit.images import Images as Images
     from nadkit.images import load_images as load_images
     from nadkit.learn import Objective as Objective
@@ -64,6 +65,7 @@ _HOMES: dict[str, str | None] = {
     "extract": "graph",
     "figures": None,
     "graph": None,
+    "heatmap": "heatmaps",
     "how": "questions",
     "layer_graph": "graph",
     "learn_masks": "learn",

@@ -24,7 +24,7 @@ from nadkit.measures import stratified_weights
 from nadkit.measures.hits import released_hits
 from nadkit.networks import Network
 from nadkit.questions.depth import COLUMNS, where
-from nadkit.questions.depth.conditions import _other_tasks
+from nadkit.questions.depth.conditions import other_tasks
 from nadkit.questions.depth.profiles import Profile, Shares, correlation_with_depth, profile
 from nadkit.questions.depth.reading import where_answer
 from nadkit.questions.outcomes import RANDOM
@@ -290,7 +290,7 @@ class Slow:
         mosaics = images[right.nonzero().flatten()].mosaics(count, seed, NAMES)
         self.tasks = torch.tensor([masks.tasks.index(name) for name in NAMES])[mosaics.classes]
         generator = torch.Generator().manual_seed(seed)
-        others = _other_tasks(self.tasks, 5, generator)
+        others = other_tasks(self.tasks, 5, generator)
         blank = images.pixels.mean((0, 2, 3))[:, None, None].expand(2, 10, 10)
         self.hits: dict[str, dict[tuple[int, int, str], list[float]]] = {}
         for mosaic in range(count):
@@ -503,15 +503,15 @@ def test_the_other_task_is_never_the_own_and_outside_the_mosaic_if_it_can_be() -
     generator = torch.Generator().manual_seed(0)
     tasks = torch.stack([torch.randperm(6, generator=generator)[:4] for _ in range(200)])
     tasks[0, 1] = -1
-    others = _other_tasks(tasks, 6, generator)
+    others = other_tasks(tasks, 6, generator)
     assert not (others[:, :, None] == tasks[:, None, :]).any()
     assert set(others.flatten().tolist()) == set(range(6))
     four = torch.tensor([[2, 0, 3, 1]]).expand(200, -1)
-    others = _other_tasks(four, 4, generator)
+    others = other_tasks(four, 4, generator)
     assert (others != four).all()
     assert (others >= 0).all()
     assert {int(each) for each in others[:, 0]} == {0, 1, 3}
-    assert (_other_tasks(torch.zeros(3, 1, dtype=torch.int64), 1, generator) == -1).all()
+    assert (other_tasks(torch.zeros(3, 1, dtype=torch.int64), 1, generator) == -1).all()
 
 
 # The released measure

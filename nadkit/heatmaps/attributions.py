@@ -28,7 +28,8 @@ STEPS = 32
 """Steps from the blank to the picture, for conductance."""
 
 _BATCH = 256  # pictures in one forward pass
-_BY_GRADIENT = ("gradient-x-activation", "integrated-gradients")
+BY_GRADIENT = ("gradient-x-activation", "integrated-gradients")
+"""The methods that need a gradient from a layer to the logits."""
 
 
 def unit_attributions(
@@ -116,7 +117,7 @@ def unit_attributions(
     means = []
     with torch.inference_mode(False), torch.no_grad(), frozen(network.model):
         reached = connected(network, network.prepare(groups[0].pixels[:1]))
-        if not reached and method in _BY_GRADIENT:
+        if not reached and method in BY_GRADIENT:
             raise LayerError(
                 f"no gradient reaches the logits of {network.name} from its layers "
                 f"{', '.join(list(network.layers)[:5])}; use 'feature-ablation', which needs none"
@@ -161,7 +162,7 @@ def _mean(network: Network, images: Images, index: int, method: str, reached: Se
         if method == "feature-ablation":
             found = _ablation(network, inputs, index)
         else:
-            maps = _maps(network, inputs, index, method, reached)
+            maps = maps_by(network, inputs, index, method, reached)
             found = torch.cat(
                 [
                     _per_unit(maps[address], layer.axis, method)
@@ -175,13 +176,22 @@ def _mean(network: Network, images: Images, index: int, method: str, reached: Se
     return total / len(images)
 
 
-def _maps(
+def maps_by(
     network: Network, inputs: Tensor, index: int, method: str, reached: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Attributions in the shape of each layer's output."""
+    """Return attributions to the log-odds of a class, picture by picture, in the shape of each layer.
+
+    Parameters
+    ----------
+    network : frozen; gates around the call act before a layer's output is read
+    inputs : prepared pictures
+    index : of the class
+    method : one that has maps: of `MAPPED`, or "magnitude"
+    reached : addresses from which a gradient reaches the logits; methods by gradient are of these only
+    """
     from captum.attr import LayerActivation, LayerConductance, LayerGradientXActivation
 
-    places = {address: Place() for address in (reached if method in _BY_GRADIENT else network.layers)}
+    places = {address: Place() for address in (reached if method in BY_GRADIENT else network.layers)}
     every = answers(network, places)
     maps: list[Tensor]
     if method == "gradient-x-activation":

@@ -26,6 +26,9 @@ METHODS: tuple[str, ...] = tuple(DESCRIPTIONS)
 ATTRIBUTIONS: tuple[str, ...] = METHODS[:5]
 """The methods that look at pictures, which are those of `unit_attributions`."""
 
+MAPPED: tuple[str, ...] = METHODS[:3]
+"""The methods that say where in a layer, which are those of `heatmap`."""
+
 
 def check_method(method: object, there: Iterable[str]) -> None:
     """Raise NadkitError, naming the closest, unless there is such a method.

@@ -6,7 +6,7 @@ layers do on a picture, and what the classes score.
 
 from nadkit.questions.connections import how
 from nadkit.questions.connections.pairs import overlaps
-from nadkit.questions.depth import where
+from nadkit.questions.depth import MosaicCourse, MosaicCourses, mosaic_course, mosaic_courses, where
 from nadkit.questions.evidence import whether
 from nadkit.questions.glances import class_scores, layer_maps
 from nadkit.questions.mistakes import why
@@ -16,6 +16,7 @@ from nadkit.questions.recovery_runs import recovery
 from nadkit.questions.seeds import stability
 
 __all__ = [
-    "UnitPeaks", "answer", "class_scores", "evidence_table", "how", "layer_maps", "overlaps", "recovery",
-    "stability", "unit_peaks", "where", "whether", "why",
+    "MosaicCourse", "MosaicCourses", "UnitPeaks", "answer", "class_scores", "evidence_table", "how",
+    "layer_maps", "mosaic_course", "mosaic_courses", "overlaps", "recovery", "stability", "unit_peaks",
+    "where", "whether", "why",
 ]  # fmt: skip

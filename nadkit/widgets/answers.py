@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from nadkit import graph, questions
+from nadkit import questions
 from nadkit.errors import NadkitError
+from nadkit.graph import extract
 from nadkit.masks import MaskSet
 from nadkit.widgets.subject import Subject
 
@@ -119,7 +120,7 @@ class Answers:
             return questions.unit_peaks(network, subject.shown, advance=self._advance(len(subject.shown)))
         if kind == "graph":
             task, threshold = about
-            return graph.extract(network, masks, images, task, threshold=threshold, progress=False)
+            return extract(network, masks, images, task, threshold=threshold, progress=False)
         if kind == "evidence":
             return self._evidence(*about)
         if kind == "accepted":
@@ -166,10 +167,8 @@ class Answers:
 
     def _fewest(self, *sets: Any) -> int:
         """As many pictures of a class as wanted, or as there are of every class that has any."""
-        counts = [
-            count for images in sets if images is not None for count in images.counts().values() if count
-        ]
-        return min([self.per_class, *counts])
+        counts = [each for images in sets if images is not None for each in images.counts().values() if each]
+        return min([self.per_class, *map(int, counts)])
 
 
 SAID = {

@@ -38,7 +38,7 @@ def frame(panel: str, subject: Subject, choice: Choice, answers: Answers) -> pd.
         if choice.matrix == "accepted":
             known(answers, ("accepted", choice.threshold))
         state = matrix_state(subject, choice, answers)
-        rows = [
+        cells = [
             (
                 task,
                 other,
@@ -49,10 +49,11 @@ def frame(panel: str, subject: Subject, choice: Choice, answers: Answers) -> pd.
             for task, values in zip(state["rows"], state["values"], strict=True)
             for other, value in zip(state["columns"], values, strict=True)
         ]
-        return pd.DataFrame(rows, columns=["task", "other_task", "layer", "metric", "value"])
+        return pd.DataFrame(cells, columns=["task", "other_task", "layer", "metric", "value"])
     if panel == "evidence":
         table = known(answers, ("evidence", choice.task, choice.threshold))
-        return plain(table, choice.task).reset_index(drop=True)
+        rows: pd.DataFrame = plain(table, choice.task)
+        return rows.reset_index(drop=True)
     if panel == "pictures":
         peaks = known(answers, ("peaks",))
         answered = subject.answered(peaks.logits)

@@ -73,8 +73,8 @@ class Subject:
         ):  # fmt: skip
             if not (none and value is None) and not hasattr(value, wanted):
                 raise NadkitError(
-                    f"explore was given {type(value).__name__} as {name}; call nk.explore(network, masks, images)"
-                    f"{'; None where there is none' if none else ''}"
+                    f"explore got {type(value).__name__} as {name}; call nk.explore(network, masks, images)"
+                    f"{', with None where there is none' * none}"
                 )
         if network is not None:
             masks.check(network)
@@ -155,8 +155,8 @@ def _copied(network: Network) -> Network:
         return dataclasses.replace(network, model=copy.deepcopy(network.model))
     except Exception as error:
         raise NadkitError(
-            f"the model of {network.name} cannot be copied ({error}); an explorer works on a copy, so that it "
-            "never gates the model that your cells run"
+            f"the model of {network.name} cannot be copied ({error}); an explorer works on a copy, so that "
+            "it never gates the model that your cells run"
         ) from error
 
 

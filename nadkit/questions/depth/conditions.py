@@ -31,7 +31,7 @@ def shares_of(
     which, places = (material.tasks >= 0).nonzero(as_tuple=True)
     own = material.tasks[which, places]
     generator = torch.Generator().manual_seed(seed)
-    others = _other_tasks(material.tasks, len(sets[0]), generator)[which, places]
+    others = other_tasks(material.tasks, len(sets[0]), generator)[which, places]
     asked = (others >= 0).nonzero().flatten()
     mask_seed = seed_of(sets)
 
@@ -62,8 +62,8 @@ def shares_of(
         yield replace(collect("random", random, picked, own), seed=seed, drawn=True)
 
 
-def _other_tasks(tasks: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """For each place another task at random, if possible of no place of its mosaic; -1 if there is none."""
+def other_tasks(tasks: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return for each place another task at random, of no place of its mosaic if possible; -1 if none is."""
     if count < 2:
         return torch.full_like(tasks, -1)
     own = one_hot(tasks.clamp(min=0), count).bool() & (tasks >= 0)[..., None]

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from nadkit.errors import ImageError
 from nadkit.images import Images
+from nadkit.images.mosaics import Mosaics
 from nadkit.measures.hits import energy, quadrant_shares, region_shares, released_hits
 from nadkit.networks import Network
 from nadkit.questions.asked import check_finite
@@ -98,6 +99,61 @@ def look(network: Network, images: Images, advance: Callable[[int], object]) -> 
     return Known(labels, torch.cat(chosen) == labels, weights_of(moments), pixel_sum / len(images))
 
 
+def draw_mosaics(
+    network: Network,
+    images: Images,
+    right: Tensor | None,
+    tasks: Sequence[str],
+    count: int,
+    seed: int,
+) -> Mosaics:
+    """Return mosaics of a network's pictures.
+
+    The classes are the tasks that have pictures; if these are fewer than four, all classes that have.
+
+    Parameters
+    ----------
+    network, images : classes are matched by name
+    right : (n_images,) bool: pictures that the network classifies correctly; None for mosaics of any
+    tasks : names of classes
+    count, seed : of the mosaics
+
+    Raises
+    ------
+    ImageError
+        Fewer than four classes have pictures (with `right`: pictures that the network gets right).
+    """
+    rows = torch.arange(len(images)) if right is None else right.nonzero().flatten()
+    drawn_from = images[rows] if len(rows) else None
+    there = [] if drawn_from is None else [name for name, number in drawn_from.counts().items() if number]
+    if drawn_from is None or len(there) < 4:
+        what = "pictures" if right is None else f"pictures that {network.name} classifies correctly"
+        some = f"there are some of {', '.join(there)}" if there else "there are none"
+        raise ImageError(f"mosaics need {what} of four classes, {some}; give pictures of more classes")
+    of_tasks = [name for name in there if name in tasks]
+    return drawn_from.mosaics(count, seed, of_tasks if len(of_tasks) >= 4 else there)
+
+
+def at_scale(network: Network, pixels: Tensor) -> tuple[Network, Tensor, str]:
+    """Return a network that takes mosaics as they are, or itself and the mosaics resized to its input.
+
+    Parameters
+    ----------
+    network : of pictures of a quadrant's size
+    pixels : (n, C, H, W) of mosaics
+
+    Returns
+    -------
+    tuple
+        The network, the pixels, and at which scale they are shown, in words.
+    """
+    channels, high, wide = pixels.shape[1:]
+    large = replace(network, input_shape=(channels, high, wide))
+    if _runs(large, pixels[:1]):
+        return large, pixels, AT_OBJECT_SCALE
+    return network, _resized(pixels, (high // 2, wide // 2)), RESIZED
+
+
 def mosaic_material(
     network: Network,
     images: Images,
@@ -109,32 +165,19 @@ def mosaic_material(
 ) -> tuple[Material, str]:
     """Return the mosaics of a network's pictures, and at which scale they are shown.
 
-    The classes are the tasks that have pictures; if these are fewer than four, all classes that have.
-
     Raises
     ------
     ImageError
-        Fewer than four classes have pictures (for `protocol` "energy": pictures that the network gets right).
+        As in `draw_mosaics`; for `protocol` "energy" they are of pictures that the network gets right.
     """
     official = protocol == "official"
-    rows = torch.arange(len(images)) if official else known.right.nonzero().flatten()
-    drawn_from = images[rows] if len(rows) else None
-    there = [] if drawn_from is None else [name for name, number in drawn_from.counts().items() if number]
-    if drawn_from is None or len(there) < 4:
-        what = "pictures" if official else f"pictures that {network.name} classifies correctly"
-        some = f"there are some of {', '.join(there)}" if there else "there are none"
-        raise ImageError(f"mosaics need {what} of four classes, {some}; give pictures of more classes")
-    of_tasks = [name for name in there if name in tasks]
-    mosaics = drawn_from.mosaics(count, seed, of_tasks if len(of_tasks) >= 4 else there)
+    mosaics = draw_mosaics(network, images, None if official else known.right, tasks, count, seed)
     pixels, shown = mosaics.pixels, RESIZED
-    if not official:
-        channels, high, wide = pixels.shape[1:]
-        large = replace(network, input_shape=(channels, high, wide))
-        if _runs(large, pixels[:1]):
-            network, shown = large, AT_OBJECT_SCALE
-    height, width = (size // 2 for size in pixels.shape[2:])
-    if shown is RESIZED:
-        pixels = _resized(pixels, (height, width))
+    if official:
+        pixels = _resized(pixels, (pixels.shape[2] // 2, pixels.shape[3] // 2))
+    else:
+        network, pixels, shown = at_scale(network, pixels)
+    height, width = (size // 2 for size in mosaics.pixels.shape[2:])
     quadrants = _quadrant_pixels(pixels.shape[2], pixels.shape[3])
     blank = known.mean_pixel if pixels.is_floating_point() else known.mean_pixel.round()
 
@@ -153,7 +196,7 @@ def mosaic_material(
     material = Material(
         metric="hit_rate_official" if official else "hit_rate",
         network=network,
-        tasks=_task_of(mosaics.class_names, tasks)[mosaics.classes],
+        tasks=tasks_of(mosaics.class_names, tasks)[mosaics.classes],
         strata=torch.zeros(count, dtype=torch.int64),
         unit="mosaics",
         pixels=make,
@@ -171,7 +214,7 @@ def evidence_material(
 
     They are the tasks' pictures that the network gets right.
     """
-    of_task = _task_of(images.class_names, tasks)[images.labels]
+    of_task = tasks_of(images.class_names, tasks)[images.labels]
     rows = (known.right & (of_task >= 0)).nonzero().flatten()
     if images.objects is None or not len(rows):
         return None
@@ -245,8 +288,8 @@ def _strata(labels: Tensor) -> Tensor:
     return labels if int(labels.unique(return_counts=True)[1].min()) > 1 else torch.zeros_like(labels)
 
 
-def _task_of(class_names: Sequence[str], tasks: Sequence[str]) -> Tensor:
-    """For each class the index of its task, -1 where it is none."""
+def tasks_of(class_names: Sequence[str], tasks: Sequence[str]) -> Tensor:
+    """Return for each class the index of its task, -1 where it is none."""
     return torch.tensor([tasks.index(name) if name in tasks else -1 for name in class_names])
 
 

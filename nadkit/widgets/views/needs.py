@@ -22,7 +22,7 @@ def missing(answers: Answers) -> str:
 
 
 def found(answers: Answers, keys: Sequence[Key], state: State) -> list[Any]:
-    """Return the answers to keys, None where there is none, and say in the state what is missing or failed."""
+    """Return the answers to keys, None where there is none; the state says what is missing or failed."""
     values = [answers.get(key) for key in keys]
     failed = [value.text for value in values if isinstance(value, Failed)]
     lacking = [key for key, value in zip(keys, values, strict=True) if value is None]

@@ -94,7 +94,8 @@ def columns(subject: Subject, choice: Choice, arch: Any = None) -> list[dict[str
         kept = sum(int(np.isin(codes[layer], (1, 2, 4)).sum()) for layer in run)
         single = len(run) == 1
         column: dict[str, Any] = {
-            "name": choice.layer if choice.layer in run else run[0], "label": name, "units": units, "kept": kept,
+            "name": choice.layer if choice.layer in run else run[0], "label": name, "units": units,
+            "kept": kept,
             "open": single and (everything or run[0] == choice.layer), "ids": None,
             "hint": "" if single else f"{len(run)} layers", "layers": list(run),
         }  # fmt: skip
@@ -138,8 +139,8 @@ def _drawn(
 
 def _end(name: str) -> dict[str, Any]:
     return {
-        "name": name, "label": name.split(":")[0], "units": 1, "kept": 1, "open": True, "end": True, "ids": None,
-        "marks": "1", "on": "1", "hint": "",
+        "name": name, "label": name.split(":")[0], "units": 1, "kept": 1, "open": True, "end": True,
+        "ids": None, "marks": "1", "on": "1", "hint": "",
     }  # fmt: skip
 
 

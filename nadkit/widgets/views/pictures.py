@@ -102,8 +102,10 @@ def _chosen(
         found["scores"] = _scores(subject, choice, whole, gated if condition != "whole" else None)
     maps = values.get(("maps", *about, condition))
     if maps is not None:
-        units = {"whole": "all units", "kept": f"the units that {choice.task} keeps",
-                 "removed": f"the units that {choice.task} does not keep", "random": "as many random units"}  # fmt: skip
+        units = {
+            "whole": "all units", "kept": f"the units that {choice.task} keeps",
+            "removed": f"the units that {choice.task} does not keep", "random": "as many random units",
+        }  # fmt: skip
         found["maps_title"] = f"Where {units[condition]} respond, layer by layer"
         found["maps"] = [_map(layer, rows[0]) for layer, rows in maps.items()]
     why = values.get(("why", place))

@@ -24,7 +24,7 @@ def unit_state(subject: Subject, choice: Choice, answers: Answers) -> State:
     if unit is None:
         return state | {
             "title": "Unit: none is chosen",
-            "facts": "Choose a mark on the map to see its links, the classes that keep it and what excites it.",
+            "facts": "Choose a mark on the map: its links, the classes that keep it, what excites it.",
         }
     keepers = subject.keepers(unit, choice.threshold)
     score = float(subject.masks.scores[unit.layer][subject.masks.tasks.index(choice.task), unit.index])
@@ -55,7 +55,7 @@ def unit_state(subject: Subject, choice: Choice, answers: Answers) -> State:
 
 
 def links(arch: Any, unit: Unit) -> dict[str, list[list[Any]]]:
-    """Return the strongest links into a unit and from it: name, share of the target's input, sign, is a unit."""
+    """Return the strongest links into a unit and from it: name, share of the target's input, sign."""
     graph, name = arch.graph, str(unit)
     if name not in graph:
         return {"into": [], "from": []}
