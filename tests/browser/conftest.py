@@ -35,6 +35,7 @@ OPTIONS = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder, and run them last: their browser and server live until the end."""
     here = [item for item in items if item.path.is_relative_to(HERE)]

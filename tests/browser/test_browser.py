@@ -5,11 +5,26 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from pages import BLANK, KNOWN_FAULTS, Blank, Lab, notebook_page, packed, unpacked, violations, watched_page
-from playwright.sync_api import Browser, Error, expect
+from pages import (
+    BLANK,
+    KNOWN_FAULTS,
+    Blank,
+    Error,
+    Lab,
+    expect,
+    notebook_page,
+    packed,
+    unpacked,
+    violations,
+    watched_page,
+)
 from server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A button that counts, a line that Python can write, a message each way.
 ESM = """
@@ -132,7 +147,9 @@ def test_errors_of_a_widget_are_seen_in_a_front_end(either: Lab) -> None:
     code = f"import anywidget\nclass Late(anywidget.AnyWidget):\n    _esm = {late!r}\nLate()"
     either.open(either.write(code)).run_all()
     expect(either.output(0).get_by_text("up")).to_be_visible()
-    while not either.page.js_errors:
+    for _ in range(1200):
+        if either.page.js_errors:
+            break
         either.page.wait_for_timeout(100)
     assert either.page.js_errors == ["lost"]
     either.page.js_errors.clear()
