@@ -138,7 +138,8 @@ class Lab:
 
     def write(self, *sources: str) -> str:
         """The name of a new notebook with these code cells."""
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
+        notebook = nbformat.v4.new_notebook(cells=cells)
         notebook.metadata["kernelspec"] = {
             "name": "python3",
             "display_name": "Python 3",

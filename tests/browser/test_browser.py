@@ -184,7 +184,9 @@ def test_blank_speaks_as_python_does(blank: Callable[..., Blank]) -> None:
     widget = blank(ESM, {"count": 4})
     widget.put(count=11)
     expect(widget.page.get_by_role("button")).to_have_text("pressed 11 times")
-    assert widget.saved() == []  # what Python sets is not sent back
+    widget.put(other=1)
+    widget.page.get_by_role("button").click()
+    assert widget.saved() == [{"count": 12}]  # what Python sets is not sent back
     widget.receive({"say": "hello"}, b"\x05\x06")
     expect(widget.page.get_by_text("hello: 6")).to_be_visible()
     widget.show()
@@ -194,21 +196,29 @@ def test_blank_speaks_as_python_does(blank: Callable[..., Blank]) -> None:
     assert widget.listeners() == []
 
 
-# `model` tells, through `log`, how the fake keeps to the rules of a real one.
+# Tells, in the trait `order`, how the fake keeps to the rules of a real model.
 RULES_OF_A_MODEL = """
 export default () => ({
   initialize({ model }) { model.set("order", ["initialize"]); },
   render({ model, el, signal }) {
     const log = (word) => model.set("order", [...model.get("order"), word]);
     const change = () => log(`a=${model.get("a")} b=${model.get("b")}`);
+    const other = () => log("other");
+    let changes = 0;
+    model.on("change", () => { changes += 1; });
     model.on("change:a change:b", change);
-    model.set({ a: 1, b: 2 });
-    model.set("a", 1);
+    model.set({ a: 1, b: 2 });      // both are set before either event: twice "a=1 b=2"
+    model.set("a", 1);              // nothing new, no event
+    model.on("change:a", other);
     model.off("change:a", change);
-    model.set("a", 3);
+    model.set("a", 3);              // "other"
+    log(`${changes} changes`);      // the two above, and the three lines of the log
     model.off();
     model.set("b", 3);
     log(`${model.get("raw").constructor.name} ${model.get("raw").getUint8(0)}`);
+    model.save_changes();
+    model.set("last", 1);
+    model.save_changes();
     signal.addEventListener("abort", () => log("aborted"));
     return () => log("cleaned");
   },
@@ -218,8 +228,10 @@ export default () => ({
 
 def test_the_fake_model_keeps_the_rules_of_backbone(blank: Callable[..., Blank]) -> None:
     widget = blank(RULES_OF_A_MODEL, {"a": 0, "b": 0, "raw": b"\xff"})
+    told = ["initialize", "a=1 b=2", "a=1 b=2", "other", "5 changes", "DataView 255"]
+    assert widget.saved() == [{"order": told, "a": 3, "b": 3}, {"last": 1}]
     widget.cleanup()
-    assert widget.get("order") == ["initialize", "a=1 b=2", "a=1 b=2", "DataView 255", "aborted", "cleaned"]
+    assert widget.get("order") == [*told, "aborted", "cleaned"]
 
 
 def test_blank_fails_with_the_javascript(blank: Callable[..., Blank]) -> None:
