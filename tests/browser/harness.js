@@ -22,6 +22,7 @@
     constructor(state) {
       this.state = state;
       this.heard = []; // [event, callback, context]
+      this.changing = this.pending = false;
       this.unsaved = {};
       this.saved = []; // what each save_changes told Python
       this.sent = []; // custom messages to Python
@@ -35,12 +36,21 @@
       this.change(changes);
       Object.assign(this.unsaved, changes);
     }
-    // As Backbone does it: all values first, then an event for each that is new, then one for them all.
+    // As Backbone does it: all values first, then an event for each that is new, at the end one for them
+    // all, those that listeners set in between included.
     change(changes) {
       const names = Object.keys(changes).filter((name) => !same(this.state[name], changes[name]));
+      const outermost = !this.changing;
+      this.changing = true;
+      this.pending ||= names.length > 0;
       Object.assign(this.state, changes);
       for (const name of names) this.trigger(`change:${name}`, this, changes[name], {});
-      if (names.length) this.trigger("change", this, {});
+      if (!outermost) return;
+      while (this.pending) {
+        this.pending = false;
+        this.trigger("change", this, {});
+      }
+      this.changing = false;
     }
     save_changes() {
       this.saved.push(encode(this.unsaved));
