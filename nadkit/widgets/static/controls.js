@@ -7,7 +7,7 @@ function chooser(label, key, choose) {
     id: field, type: "text", role: "combobox", "aria-expanded": "false", "aria-controls": list,
     "aria-autocomplete": "list", autocomplete: "off", spellcheck: "false", "data-key": key,
   });
-  const options = h("ul", { id: list, role: "listbox", "aria-label": label, hidden: true });
+  const options = h("ul", { id: list, role: "listbox", "aria-label": `${label}: names`, hidden: true });
   const open = h("button", { type: "button", tabindex: -1, "aria-label": `show the list: ${label}`, class: "nadkit-open" }, "▾");
   let names = [], current = "", shown = [], at = -1;
   const MOST = 60;

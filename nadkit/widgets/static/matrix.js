@@ -7,6 +7,12 @@ function shade(value) {
   return Math.min(Math.round(Math.abs(value) * (scale.length - 1)), scale.length - 1);
 }
 
+/** Two decimals without the zero before them, and a true minus. */
+function number(value) {
+  const shown = Math.abs(value).toFixed(2);
+  return `${value < 0 && Number(shown) ? "−" : ""}${shown.replace(/^0/, "")}`;
+}
+
 export default panel((body, act) => {
   const kinds = h("div", { class: "nadkit-row", role: "group", "aria-label": "what the matrix shows" });
   const stage = h("div", { class: "nadkit-scroll" });
@@ -84,7 +90,7 @@ export default panel((body, act) => {
       const step = value === null ? null : shade(value);
       const dark = step !== null && step >= (value < 0 ? 3 : 4);
       set(box, "fill", value === null ? "none" : (value < 0 ? AGAINST : SHADES)[step]);
-      text(words, value === null || !numbers ? "" : value.toFixed(value < 0 ? 1 : 2).replace("-", "−").replace(/^0/, ""));
+      text(words, value === null || !numbers ? "" : number(value));
       set(words, "class", dark ? "nadkit-light" : "nadkit-dark");
       const chosen = state.rows[r] === state.task && state.columns[c] === state.other_task;
       set(cell, "class", chosen ? "nadkit-chosen" : null);

@@ -8,14 +8,19 @@ function h(name, attributes = {}, ...kids) {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else set(node, key, value);
   }
+  if (name === "input" || name === "button") quiet(node);
   node.append(...kids.flat().filter((kid) => kid !== null && kid !== undefined && kid !== false));
   return node;
 }
+
+/** Keys typed here are no commands for notebook cells; Notebook 7 asks this of each element, not of a parent. */
+const quiet = (node) => node.setAttribute("data-lm-suppress-shortcuts", "true");
 
 /** Set an attribute, or take it off, only where it differs: a thousand marks are set at every change. */
 function set(node, key, value) {
   if (value === null || value === undefined || value === false) node.removeAttribute(key);
   else if (node.getAttribute(key) !== String(value)) node.setAttribute(key, value === true ? "" : value);
+  if (key === "tabindex" && value !== null) quiet(node);
 }
 
 function text(node, value) {
