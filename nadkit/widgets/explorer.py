@@ -140,11 +140,17 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self._lock = threading.RLock()
         self._held = True
         self._seen: dict[str, None] = {}
+        self._stamp = ""
         self._panels = {
             kind: Panel(kind, act=self._act, work=self._work_for(kind)) for kind in PANELS
         }  # fmt: skip
+        # Two columns where there is room, each as long as it is; one column in a narrow window.
+        columns = [
+            ipywidgets.VBox([self._panels[kind] for kind in kinds])
+            for kinds in (("evidence", "unit"), ("matrix", "pictures"))
+        ]
         lower = ipywidgets.GridBox(
-            [self._panels[kind] for kind in PANELS[2:]],
+            columns,
             layout=ipywidgets.Layout(
                 grid_template_columns="repeat(auto-fit, minmax(min(100%, 430px), 1fr))", width="100%"
             ),
@@ -286,13 +292,11 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     @contextlib.contextmanager
     def _together(self) -> Iterator[None]:
         """Let several traits change before anything is drawn."""
-        self._held, before = True, self.choice.stamp
+        self._held = True
         try:
             yield
         finally:
             self._held = False
-            if self.choice.stamp != before:
-                self._seen.clear()  # what was wanted for the class before is not wanted any more
             self._refresh()
 
     def _changed(self, change: Any) -> None:
@@ -391,5 +395,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if self._held:
             return
         with self._lock:
+            if self.choice.stamp != self._stamp:
+                self._stamp = self.choice.stamp
+                self._seen.clear()  # what was wanted for the class before is not wanted any more
             for kind, state in self._states().items():
                 self._panels[kind].show(state)
