@@ -74,7 +74,7 @@ export default panel((body, act) => {
       svg.append(row);
       return made;
     });
-    stage.replaceChildren(svg);
+    stage.replaceChildren(...(state.rows.length ? [svg] : [])); // a grid of nothing is no grid
     return size;
   };
 
