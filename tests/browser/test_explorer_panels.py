@@ -134,7 +134,6 @@ def test_axe_finds_nothing(blank: Mount, axe: Path, shots: Path, drawn: Any, kin
         widget.put(state=drawn[name][kind])
         found[f"{name}, dark"] = violations(page, axe, include="#root")
     page.screenshot(path=shots / f"panel_{kind}_dark.png", full_page=True)
-    told = [f"{name}: {fault}" for name, faults in found.items() for fault in faults]
     assert [f"{name}: {fault}" for name, faults in found.items() for fault in faults] == []
 
 
