@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
-from pages import Lab, expect, notebook_page, violations
+from pages import VIEW, Lab, expect, notebook_page, violations
 from server import Server
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def test_python_changes_the_page(shown: Shown) -> None:
     )
 
 
-def test_a_wrong_picture_says_why(shown: Shown, shots: Path) -> None:
+def test_a_wrong_picture_says_why(shown: Shown) -> None:
     expect(shown.seen("pictures").get_by_role("heading", name="answered wrong")).to_be_visible()
     wrong = shown.panel("pictures").locator(".nadkit-thumb[aria-label*='answered']").first
     label = wrong.get_attribute("aria-label") or ""
@@ -222,8 +222,6 @@ def test_a_wrong_picture_says_why(shown: Shown, shots: Path) -> None:
     shown.drawn()
     expect(shown.panel("unit").get_by_role("heading", name="Links into it")).to_be_visible()
     shown.lab.do("explorer.wait(120)")
-    shown.page.wait_for_timeout(300)
-    shown.lab.output(1).screenshot(path=shots / "explorer_why.png")
 
 
 def test_what_goes_wrong_in_the_kernel_is_told_in_the_panel(shown: Shown) -> None:
@@ -271,6 +269,7 @@ def test_keys_typed_in_a_widget_are_no_commands(shown: Shown) -> None:
     keys_stay(shown)
 
 
+TALL = {"width": 1200, "height": 2600}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark", "contrast": "JupyterLab Dark High Contrast"}
 
 
@@ -279,15 +278,18 @@ def test_every_theme_can_be_read(shown: Shown, axe: Path, shots: Path, name: str
     wrong = "explorer.image = int(explorer.to_frame('pictures').query('answered != task')['image'].iloc[0])"
     shown.lab.do(f"{wrong}\nexplorer.other_task = 'shirt'\nexplorer.unit = 'stage3.2/5'\nexplorer.wait(120)")
     shown.lab.theme(THEMES[name])
-    shown.page.wait_for_timeout(500)
+    shown.page.set_viewport_size(TALL)  # so that all of it is in one picture
     shown.drawn()
+    expect(shown.panel("pictures").get_by_role("heading", name="Why")).to_be_visible()
+    shown.page.wait_for_timeout(500)
     try:
-        shown.lab.output(1).screenshot(path=shots / f"explorer_{name}.png")
+        shown.page.screenshot(path=shots / f"explorer_{name}.png")
         found = [
             fault for kind in KINDS for fault in violations(shown.page, axe, include=f"section.nadkit-{kind}")
         ]
         assert found == []
     finally:
+        shown.page.set_viewport_size(VIEW)
         shown.lab.theme(THEMES["light"])
 
 
@@ -355,7 +357,9 @@ def test_notebook_7(nb7: Lab, shots: Path) -> None:
     keys_stay(shown)
     nb7.do(START)
     shown.drawn()
-    nb7.output(1).screenshot(path=shots / "explorer_notebook7.png")
+    nb7.page.set_viewport_size(TALL)
+    nb7.page.wait_for_timeout(500)
+    nb7.page.screenshot(path=shots / "explorer_notebook7.png")
     assert nb7.page.external == []
 
 
