@@ -37,12 +37,14 @@ explorer
 WIDE = """
 names = [f"class number {at}" for at in range(1000)]
 units = {f"layer{at}": n for at, n in enumerate([64] * 2 + [128] * 2 + [256] * 3 + [512] * 6)}
-wide = nk.widgets.explore(None, nk.MaskSet.from_scores({a: torch.rand(1000, n) for a, n in units.items()}, names))
+scores = {address: torch.rand(1000, count) for address, count in units.items()}
+wide = nk.explore(None, nk.MaskSet.from_scores(scores, names))
 wide
 """
 WATCH = """([cell, event, key]) => {
     const output = document.querySelectorAll(".jp-Notebook .jp-CodeCell")[cell];
-    const roots = ["controls", "map", "matrix"].map((kind) => output.querySelector(`section.nadkit-${kind}`));
+    const kinds = ["controls", "map", "matrix"];
+    const roots = kinds.map((kind) => output.querySelector(`section.nadkit-${kind}`));
     const before = roots[0].dataset.stamp;
     window.took = new Promise((done) => {
         let start = null;
