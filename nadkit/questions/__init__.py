@@ -18,6 +18,6 @@ from nadkit.questions.shares import layer_shares
 
 __all__ = [
     "MosaicCourse", "MosaicCourses", "UnitPeaks", "answer", "class_scores", "class_table",
-    "evidence_table", "how", "layer_maps", "layer_shares", "mosaic_course", "mosaic_courses", "overlaps", "recovery", "stability", "unit_peaks",
-    "where", "whether", "why",
+    "evidence_table", "how", "layer_maps", "layer_shares", "mosaic_course", "mosaic_courses",
+    "overlaps", "recovery", "stability", "unit_peaks", "where", "whether", "why",
 ]  # fmt: skip
