@@ -73,6 +73,12 @@ class Worker:
                 self._thread = threading.Thread(target=self._run, name="nadkit-explorer", daemon=True)
                 self._thread.start()
 
+    def forget(self) -> None:
+        """Let go of all answers, and of what was wanted."""
+        with self._busy:
+            self._wanted = []
+            self._found.clear()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; return whether that came about in time."""
         with self._busy:

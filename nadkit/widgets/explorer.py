@@ -140,15 +140,22 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self._lock = threading.RLock()
         self._held = True
         self._seen: dict[str, None] = {}
+        self._stamp = ""
         self._panels = {
             kind: Panel(kind, act=self._act, work=self._work_for(kind)) for kind in PANELS
         }  # fmt: skip
+        # Two columns where there is room, each as long as it is; one column in a narrow window.
+        columns = [
+            ipywidgets.VBox([self._panels[kind] for kind in kinds])
+            for kinds in (("evidence", "unit"), ("matrix", "pictures"))
+        ]
         lower = ipywidgets.GridBox(
-            [self._panels[kind] for kind in PANELS[2:]],
+            columns,
             layout=ipywidgets.Layout(
                 grid_template_columns="repeat(auto-fit, minmax(min(100%, 430px), 1fr))", width="100%"
             ),
         )
+        self._parts = [*columns, lower]
         top = [self._panels["controls"], self._panels["map"]]
         super().__init__([*top, lower], layout=ipywidgets.Layout(width="100%", overflow="visible"))
         names: list[tuple[str, str | None, Iterable[str]]] = [
@@ -161,6 +168,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.layer = list(subject.layers)[-1] if layer is None else layer
         if evidence is not None:
             self._known(evidence)
+        # A cell that is run again takes its output away: answers of an explorer that nobody sees are let go.
+        self._panels["map"]._view_count = 0
+        self._panels["map"].observe(self._unseen, names="_view_count")
         self._panels["controls"].still = self._panels["controls"].model_id or ""
         self._held = False
         self.observe(self._changed, names=list(self._CHOSEN))
@@ -268,6 +278,20 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if rest:
             self.wait(timeout)
 
+    def close(self) -> None:
+        """Close the widget and its panels, and let go of all answers.
+
+        ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
+        does not free the one before by itself.
+        """
+        self._answers.forget()
+        self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
+        for panel in self._panels.values():
+            panel.close()
+        for part in self._parts:
+            part.close()
+        super().close()
+
     def snapshot(self) -> go.Figure:
         """Return the map as a static figure, for a paper or a page."""
         from nadkit.figures import units
@@ -283,13 +307,11 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     @contextlib.contextmanager
     def _together(self) -> Iterator[None]:
         """Let several traits change before anything is drawn."""
-        self._held, before = True, self.choice.stamp
+        self._held = True
         try:
             yield
         finally:
             self._held = False
-            if self.choice.stamp != before:
-                self._seen.clear()  # what was wanted for the class before is not wanted any more
             self._refresh()
 
     def _changed(self, change: Any) -> None:
@@ -297,6 +319,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             return
         with self._together():
             self._follow(change.name, change.new)
+
+    def _unseen(self, change: Any) -> None:
+        if change.new == 0 and change.old:
+            self._answers.forget()
 
     def _follow(self, name: str, value: Any) -> None:
         """Change what must change with a trait."""
@@ -388,5 +414,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if self._held:
             return
         with self._lock:
+            if self.choice.stamp != self._stamp:
+                self._stamp = self.choice.stamp
+                self._seen.clear()  # what was wanted for the class before is not wanted any more
             for kind, state in self._states().items():
                 self._panels[kind].show(state)

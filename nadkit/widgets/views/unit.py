@@ -32,7 +32,7 @@ def unit_state(subject: Subject, choice: Choice, answers: Answers) -> State:
     state |= {
         "title": f"Unit {unit}",
         "facts": f"Score {score:.2f} for {choice.task}; kept by {len(keepers)} of "
-        f"{many(total, 'class').replace('classs', 'classes')} above {choice.threshold:.2f}.",
+        f"{many(total, 'class', 'classes')} above {choice.threshold:.2f}.",
         "tasks": [[task, round(value, 2)] for task, value in keepers[:MOST_TASKS]],
         "task": choice.task,
         "more": max(0, len(keepers) - MOST_TASKS),
