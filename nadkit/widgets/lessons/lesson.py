@@ -74,6 +74,11 @@ class Lesson(Panel):
         """Return what is on screen as a table; what has not been worked out yet is, first."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Close the widget, and let go of its answers."""
+        self._answers.forget()
+        super().close()
+
     # For subclasses
 
     def _keys(self) -> list[Key]:
