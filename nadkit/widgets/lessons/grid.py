@@ -184,8 +184,7 @@ class LayerClassGrid(Lesson):
         ]
         if (phi := facts.get("phi")) is not None:
             lines.append(
-                f"Mean φ to {many(int(phi['n']), 'other class', 'other classes')}: "
-                f"{phi['value']:.2f}."
+                f"Mean φ to {many(int(phi['n']), 'other class', 'other classes')}: {phi['value']:.2f}."
                 if phi["n"]
                 else "There is no φ here: a class keeps none or all of the layer, or there is one class."
             )

@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -94,8 +95,9 @@ class LearningMonitor(Lesson):
             self._fault = f"{type(error).__name__}: {error}"
             with contextlib.suppress(Exception):
                 self._refresh()
-        if self.stopped:
+        if self.stopped and not self._ended:
             self._ended = True
+            self._refresh()
         return bool(self.stopped)
 
     @property
@@ -130,6 +132,19 @@ class LearningMonitor(Lesson):
         self._updates += 1
         self._refresh()
 
+    def show(self, state: Mapping[str, Any]) -> None:
+        """Draw another state, if it is another."""
+        super().show(state)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Let the page's messages arrive while the cell that learns is running."""
+        # Front ends address a subshell, whose thread is free. ipykernel 7.4 overrules them and hands messages
+        # to the shell that spoke last on a comm, which here is the busy one. Where its note of that has
+        # another name, messages wait for the end of the cell, and the page is told to say so.
+        with contextlib.suppress(Exception):
+            vars(self.comm).pop("_reply_subshell_id", None)
+
     def _received(self, widget: object, content: Any, buffers: object) -> None:
         late = threading.get_ident() == self._learner
         if content.get("do") == "seen":
@@ -141,6 +156,7 @@ class LearningMonitor(Lesson):
             if content.get("value") == self._run and not self._ended and not late:
                 self.stopped = True
             self.send({"do": "done"})
+            self._listen()
             return
         super()._received(widget, content, buffers)
 
