@@ -180,10 +180,10 @@ def class_table(
     """
     import pandas as pd
 
+    if isinstance(pictures, Images | Tensor | LazyPixels) and not len(pictures):
+        raise ImageError("class_table got no pictures, and a mean of none says nothing; give some")
     scores = class_scores(network, pictures, gates)
     n = len(scores)
-    if not n:
-        raise ImageError("class_table got no pictures, and a mean of none says nothing; give some")
     answered = scores.argmax(1).bincount(minlength=scores.shape[1]).tolist()
     spread = (scores.var(0) / n).tolist() if n > 1 else [0.0] * scores.shape[1]
     rows = []

@@ -10,7 +10,7 @@ import torch
 import traitlets
 
 from nadkit import questions
-from nadkit.errors import ImageError, NadkitError
+from nadkit.errors import NadkitError
 from nadkit.masks import MaskSet, Unit
 from nadkit.widgets.answers import Key
 from nadkit.widgets.frames import worked_out
@@ -86,8 +86,6 @@ def gate_bench(
     ------
     MaskFileError
         The masks are for another network.
-    ImageError
-        There are no pictures.
     NadkitError
         No such task or unit, too many of them, or something is of another type.
     """
@@ -104,8 +102,6 @@ def gate_bench(
         raise NadkitError(str(error)) from None
     if not 1 <= len(named) <= MOST:
         raise NadkitError(f"{len(named)} units to switch; give 1 to {MOST}")
-    if not made.classes:
-        raise ImageError("gate_bench got no pictures; give some")
     return GateBench(made, masks, task, list(dict.fromkeys(named)))
 
 

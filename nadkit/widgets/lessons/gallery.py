@@ -77,8 +77,6 @@ def unit_gallery(
     ------
     MaskFileError
         The masks are for another network.
-    ImageError
-        There are no pictures.
     NadkitError
         No such task or unit, or something is of another type.
     """

@@ -138,7 +138,7 @@ class LayerClassGrid(Lesson):
         turns += [["on", f"next {MOST} classes"]] * (self._first + MOST < len(tasks))
         place = f"classes {self._first + 1} to {self._first + len(shown)} of {len(tasks):,}"
         return {
-            "title": f"Grid: what each class keeps, layer by layer{self._of()}",
+            "title": f"Grid{self._of()}: what each class keeps, layer by layer",
             "kinds": [[name, said] for name, said in VALUES.items()],
             "kind": self.values,
             "turns": turns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nadkit.errors import ImageError, NadkitError, closest
+from nadkit.errors import NadkitError, closest
 from nadkit.masks import MaskSet
 from nadkit.widgets.subject import copied
 
@@ -76,16 +76,12 @@ def material(verb: str, usage: str, network: Any, images: Any, masks: Any = None
     ------
     MaskFileError
         The masks are for another network.
-    ImageError
-        There are no pictures.
     NadkitError
         Something is of another type.
     """
     check(verb, usage, network=network, images=images, **({} if masks is None else {"masks": masks}))
     if masks is not None:
         masks.check(network)
-    if not len(images):
-        raise ImageError(f"{verb} got no pictures; give some")
     return Material(copied(network), images)
 
 

@@ -73,8 +73,6 @@ def mosaic_player(
     ------
     MaskFileError
         The masks are for another network.
-    ImageError
-        There are no pictures.
     NadkitError
         No such task, a number that is none, or something is of another type. What only shows once the
         mosaics are drawn, such as too few of them, is said in the widget and by `to_frame`.

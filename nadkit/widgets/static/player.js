@@ -26,7 +26,7 @@ export default panel((body, act) => {
 
   const course = (state) => {
     const wide = STEP * state.layers.length, x = (at) => LEFT + STEP * (at + 0.5), y = (value) => 10 + HIGH * (1 - value);
-    const svg = h("svg:svg", { width: LEFT + wide + 70, height: HIGH + 86, role: "img", class: "nadkit-dots nadkit-courses", "aria-label": `share of the energy in the quadrant over layers; ${state.sentence}` });
+    const svg = h("svg:svg", { width: LEFT + wide + 90, height: HIGH + 86, role: "img", class: "nadkit-dots nadkit-courses", "aria-label": `share of the energy in the quadrant over layers; ${state.sentence}` });
     for (const tick of [0, 0.5, 1]) svg.append(h("svg:line", { x1: LEFT, x2: LEFT + wide, y1: y(tick), y2: y(tick), class: "nadkit-rule" }), h("svg:text", { x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
     svg.append(h("svg:line", { x1: LEFT, x2: LEFT + wide, y1: y(state.chance), y2: y(state.chance), class: "nadkit-chance" }), h("svg:text", { x: LEFT + wide + 4, y: y(state.chance) + 4 }, `chance ${state.chance}`));
     const now = state.layers.indexOf(state.layer);
