@@ -4,6 +4,7 @@ Beside the questions stand the numbers that a display asks for one by one: where
 layers do on a picture, and what the classes score.
 """
 
+from nadkit.questions.conditions import draw_untrained
 from nadkit.questions.connections import how
 from nadkit.questions.connections.pairs import overlaps
 from nadkit.questions.depth import MosaicCourse, MosaicCourses, mosaic_course, mosaic_courses, where
@@ -17,7 +18,7 @@ from nadkit.questions.seeds import stability
 from nadkit.questions.shares import layer_shares
 
 __all__ = [
-    "MosaicCourse", "MosaicCourses", "UnitPeaks", "answer", "class_scores", "class_table",
-    "evidence_table", "how", "layer_maps", "layer_shares", "mosaic_course", "mosaic_courses",
-    "overlaps", "recovery", "stability", "unit_peaks", "where", "whether", "why",
+    "MosaicCourse", "MosaicCourses", "UnitPeaks", "answer", "class_scores", "class_table", "draw_untrained",
+    "evidence_table", "how", "layer_maps", "layer_shares", "mosaic_course", "mosaic_courses", "overlaps",
+    "recovery", "stability", "unit_peaks", "where", "whether", "why",
 ]  # fmt: skip

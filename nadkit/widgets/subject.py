@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from nadkit import questions
 from nadkit.errors import ImageError, NadkitError
 from nadkit.masks import MaskSet, Unit
 
@@ -94,6 +95,8 @@ class Subject:
         if network is not None:
             masks.check(network)
             network = copied(network)
+            # Weights are drawn from torch's one random state, which only this thread may touch.
+            questions.draw_untrained(network, masks)
         rows: list[int] = []
         if images is not None:
             classes = [index for index, name in enumerate(images.class_names) if name in masks.tasks]

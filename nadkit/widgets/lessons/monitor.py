@@ -143,7 +143,7 @@ class LearningMonitor(Lesson):
         # to the shell that spoke last on a comm, which here is the busy one. Where its note of that has
         # another name, messages wait for the end of the cell, and the page is told to say so.
         with contextlib.suppress(Exception):
-            vars(self.comm).pop("_reply_subshell_id", None)
+            delattr(self.comm, "_reply_subshell_id")
 
     def _received(self, widget: object, content: Any, buffers: object) -> None:
         late = threading.get_ident() == self._learner
