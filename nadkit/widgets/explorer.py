@@ -17,7 +17,7 @@ from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
 from nadkit.widgets.choice import Choice
 from nadkit.widgets.panel import Panel
-from nadkit.widgets.still import still_html
+from nadkit.widgets.still import display_with, still_html
 from nadkit.widgets.subject import CONDITIONS, Subject, unit_in
 
 if TYPE_CHECKING:
@@ -306,11 +306,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         return units(self.to_frame(), unit=self.unit or None)
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-
-        # The picture first: where the widget lives, it hides the picture; elsewhere only the picture shows.
-        display(HTML(still_html(self._subject, self.choice, self._panels["controls"].still)))
-        display(self._repr_mimebundle_(), raw=True)
+        still = still_html(self._subject, self.choice, self._panels["controls"].still)
+        display_with(still, self._repr_mimebundle_())
 
     # How a change reaches the panels
 
