@@ -291,6 +291,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
         does not free the one before by itself.
         """
+        if "_panels" not in vars(self):  # it was refused before it was made, and is deleted
+            return
         self._answers.forget()
         self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
         for panel in self._panels.values():
