@@ -62,7 +62,7 @@ class Worker:
         with self._busy:
             self._found[key] = value
             kind = [one for one in self._found if one[0] == key[0]]
-            for one in kind[: len(kind) - MOST]:
+            for one in kind[: max(0, len(kind) - MOST)]:
                 del self._found[one]
 
     def ask(self, keys: list[Key]) -> None:
@@ -86,13 +86,22 @@ class Worker:
 
     def words(self) -> str:
         """Return what is being worked out, empty if nothing is."""
-        return "" if self.now is None else self.said[self.now[0]].format(*self.now[1:])
+        now = self.now  # the thread may be done with it between two looks
+        return "" if now is None else self.said[now[0]].format(*now[1:])
+
+    def _tell(self) -> None:
+        """Say that something changed; a fault of who hears it is told, and the work goes on."""
+        try:
+            self.changed()
+        except Exception as error:
+            told = (type(error), error, error.__traceback__, threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(told))
 
     def _run(self) -> None:
         while True:
             with self._busy:
                 self.now, self.done = self._wanted.pop(0) if self._wanted else None, 0.0
-            self.changed()
+            self._tell()
             if self.now is None:
                 with self._busy:
                     if not self._wanted:  # nothing was asked while the panels were drawn
@@ -115,7 +124,7 @@ class Worker:
             self.done = min(1.0, seen / max(total, 1))
             if time.monotonic() - self._told > 0.25:
                 self._told = time.monotonic()
-                self.changed()
+                self._tell()
 
         return advance
 

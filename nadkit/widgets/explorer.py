@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import ipywidgets
 import traitlets
 
 from nadkit.errors import NadkitError, closest
-from nadkit.masks import MaskSet
+from nadkit.masks import MaskSet, Unit
 from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
 from nadkit.widgets.choice import Choice
@@ -212,6 +213,12 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             raise traitlets.TraitError(f"no picture {proposal.value} can be chosen ({there})")
         return None if proposal.value is None else int(proposal.value)
 
+    @traitlets.validate("threshold")
+    def _a_threshold(self, proposal: Any) -> float:
+        if math.isnan(proposal.value):  # neither below the least nor above the most
+            raise traitlets.TraitError("the threshold is NaN; give a number from 0 to 1")
+        return float(proposal.value)
+
     # What is there to see and to read
 
     @property
@@ -284,6 +291,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
         does not free the one before by itself.
         """
+        if "_panels" not in vars(self):  # it was refused before it was made, and is deleted
+            return
         self._answers.forget()
         self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
         for panel in self._panels.values():
@@ -330,7 +339,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             unit = unit_in(value, self._subject.layers)
             assert unit is not None
             self.layer = unit.layer
-        elif name == "layer" and self.unit and not self.unit.startswith(f"{value}/"):
+        elif name == "layer" and self.unit and Unit.parse(self.unit).layer != value:
             self.unit = ""
         elif name == "task":
             if self.other_task == value:
@@ -346,6 +355,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     def _act(self, name: str, value: Any) -> None:
         """Do what a reader chose on the page; what cannot be is said there, and changes nothing."""
         if name == "pair":
+            tasks = self._subject.masks.tasks
+            pair = isinstance(value, list | tuple) and len(value) == 2 and all(one in tasks for one in value)
+            if not pair:
+                raise NadkitError(f"the page asked for the pair {value!r}; give two classes of these masks")
             with self._together():
                 self.task = value[0]
                 self._follow("task", value[0])
@@ -416,6 +429,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         with self._lock:
             if self.choice.stamp != self._stamp:
                 self._stamp = self.choice.stamp
-                self._seen.clear()  # what was wanted for the class before is not wanted any more
+                # What was wanted for the class before is not wanted any more; what is, panels ask for anew.
+                self._seen.clear()
+                self._answers.ask([])
             for kind, state in self._states().items():
                 self._panels[kind].show(state)

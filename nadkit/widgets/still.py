@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from typing import Any
 
 from nadkit.widgets.choice import Choice
@@ -15,6 +16,8 @@ from nadkit.widgets.subject import Subject
 from nadkit.widgets.views.network import columns, legend
 from nadkit.widgets.views.words import summary
 
+# Control characters, which a name may hold and XML may not.
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PITCH, _ROWS, _TOP, _GAP, _LEAST = 9, 18, 56, 14, 56
 # Colour and outline, drawn from where the pen is, by the codes of the map.
 _SHAPES = {
@@ -80,10 +83,11 @@ def still_svg(subject: Subject, choice: Choice) -> str:
             at += 26 + 6.2 * len(words)
     width = max(x, at, 420)
     title = f'<text x="8" y="14" font-weight="bold">{html.escape(f"{subject.name}: {choice.task}")}</text>'
-    return (
+    return _NO_XML.sub(
+        "\ufffd",
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" '
         f'height="{height}" font-family="sans-serif" font-size="11" fill="#1b1f24">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{title}{"".join(made)}</svg>'
+        f'<rect width="100%" height="100%" fill="#fff"/>{title}{"".join(made)}</svg>',
     )
 
 

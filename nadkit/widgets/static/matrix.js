@@ -30,7 +30,7 @@ export default panel((body, act) => {
   };
   stage.addEventListener("keydown", (event) => {
     const cell = event.target.closest?.("[data-cell]");
-    if (!cell) return;
+    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
     const [row, column] = cell.dataset.cell.split(",").map(Number);
     const way = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key];
     if (way) go(row + way[0], column + way[1]);
@@ -74,7 +74,7 @@ export default panel((body, act) => {
       svg.append(row);
       return made;
     });
-    stage.replaceChildren(svg);
+    stage.replaceChildren(...(state.rows.length ? [svg] : [])); // a grid of nothing is no grid
     return size;
   };
 
