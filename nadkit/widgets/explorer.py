@@ -16,7 +16,7 @@ from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
 from nadkit.widgets.choice import Choice
 from nadkit.widgets.panel import Panel
-from nadkit.widgets.still import still_html
+from nadkit.widgets.still import display_with, still_html
 from nadkit.widgets.subject import CONDITIONS, Subject, unit_in
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
                 grid_template_columns="repeat(auto-fit, minmax(min(100%, 430px), 1fr))", width="100%"
             ),
         )
+        self._parts = [*columns, lower]
         top = [self._panels["controls"], self._panels["map"]]
         super().__init__([*top, lower], layout=ipywidgets.Layout(width="100%", overflow="visible"))
         names: list[tuple[str, str | None, Iterable[str]]] = [
@@ -167,6 +168,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.layer = list(subject.layers)[-1] if layer is None else layer
         if evidence is not None:
             self._known(evidence)
+        # A cell that is run again takes its output away: answers of an explorer that nobody sees are let go.
+        self._panels["map"]._view_count = 0
+        self._panels["map"].observe(self._unseen, names="_view_count")
         self._panels["controls"].still = self._panels["controls"].model_id or ""
         self._held = False
         self.observe(self._changed, names=list(self._CHOSEN))
@@ -274,6 +278,20 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if rest:
             self.wait(timeout)
 
+    def close(self) -> None:
+        """Close the widget and its panels, and let go of all answers.
+
+        ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
+        does not free the one before by itself.
+        """
+        self._answers.forget()
+        self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
+        for panel in self._panels.values():
+            panel.close()
+        for part in self._parts:
+            part.close()
+        super().close()
+
     def snapshot(self) -> go.Figure:
         """Return the map as a static figure, for a paper or a page."""
         from nadkit.figures import units
@@ -281,11 +299,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         return units(self.to_frame(), unit=self.unit or None)
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-
-        # The picture first: where the widget lives, it hides the picture; elsewhere only the picture shows.
-        display(HTML(still_html(self._subject, self.choice, self._panels["controls"].still)))
-        display(self._repr_mimebundle_(), raw=True)
+        still = still_html(self._subject, self.choice, self._panels["controls"].still)
+        display_with(still, self._repr_mimebundle_())
 
     # How a change reaches the panels
 
@@ -304,6 +319,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             return
         with self._together():
             self._follow(change.name, change.new)
+
+    def _unseen(self, change: Any) -> None:
+        if change.new == 0 and change.old:
+            self._answers.forget()
 
     def _follow(self, name: str, value: Any) -> None:
         """Change what must change with a trait."""
