@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 LONG := notebooks or slow or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help install tour lab test test-long test-all check format bench clean
+.PHONY: help install tour lab student pictures test test-long test-all check format bench clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,20 @@ tour: $(INSTALLED)  ## take the bundled network apart; writes build/tour.html
 lab: $(INSTALLED)  ## open JupyterLab on the tour
 	$(VENV)/bin/jupyter lab notebooks/00_tour.ipynb
 
+STUDENT := build/student
+WITHOUT := --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=solution
+
+student: $(INSTALLED)  ## copy the notebooks without their solutions to build/student
+	@rm -rf $(STUDENT)
+	$(PY) -m nbconvert --log-level=WARN --to notebook $(WITHOUT) --output-dir $(STUDENT) notebooks/*.ipynb
+	@cp -r notebooks/pictures $(STUDENT)/
+	@echo 'the notebooks without solutions: $(STUDENT)'
+
+pictures: $(INSTALLED)  ## run the notebooks in Chromium, take their static pictures (NOTEBOOKS="a.ipynb b.ipynb")
+	$(PY) tests/browser/pictures.py $(or $(NOTEBOOKS),$(sort $(wildcard notebooks/*.ipynb)))
+
 # On few cores several threads fight over small tensors: one thread is many times faster.
-test test-long: export OMP_NUM_THREADS = 1
+test test-long pictures: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED)  ## the fast tests, and the examples in the docstrings
 	$(PY) -m pytest -q -m "not ($(LONG))"
