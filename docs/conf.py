@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE / "_sphinx"), str(HERE.parent)]
 
 import nadkit  # noqa: E402 - found by the line above
 
-project, author, copyright = "nadkit", "The nadkit developers", "The nadkit developers"  # noqa: A001 - Sphinx's name
+project, author, copyright = "nadkit", "The nadkit developers", "The nadkit developers"
 version = release = nadkit.__version__
 language = "en"
 extensions = [
@@ -49,6 +49,7 @@ html_css_files = ["nadkit.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
+html_show_search_summary = False  # it fetches pages, which needs a server
 html_context = {"default_mode": "light"}
 html_theme_options = {
     "use_download_button": False,
@@ -56,8 +57,10 @@ html_theme_options = {
     "home_page_in_toc": True,
     "show_navbar_depth": 1,
     "show_toc_level": 2,
-    # Figures need the width.
-    "secondary_sidebar_items": {"gallery": [], "tutorials/*": [], "results/*": []},
+    # Elsewhere figures and tables need the width.
+    "secondary_sidebar_items": {
+        f"{pages}/*": ["page-toc"] for pages in ("explanation", "how-to", "reference")
+    },
 }
 copybutton_selector = "div:not(.output) > div.highlight > pre"
 copybutton_prompt_text = r">>> |\.\.\. "
@@ -67,7 +70,8 @@ copybutton_prompt_is_regexp = True
 def vendor() -> None:
     """Lay plotly's JavaScript beside the pages: it comes with plotly's wheel."""
     spec = find_spec("plotly")
-    assert spec and spec.origin
+    assert spec
+    assert spec.origin
     folder = HERE / "_build" / "vendor"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(spec.origin).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js")

@@ -71,8 +71,8 @@ class Launch:
         """Return a table of links, a row a notebook (path → title), or how to get it."""
         if not self.repository:
             return (
-                "```{note}\nThis copy of the documentation knows of no public repository, so there are no links "
-                "here. To have them, write its owner and name into `pyproject.toml`, run "
+                "```{note}\nThis copy of the documentation knows of no public repository, so there are no "
+                "links here. To have them, write its owner and name into `pyproject.toml`, run "
                 "`python docs/launch.py` and `make docs`:\n\n"
                 '    [tool.nadkit]\n    repository = "owner/name"\n```\n'
             )

@@ -1,8 +1,8 @@
 """Build the documentation: `make docs`, or `python docs/make.py [--no-run] [--to FOLDER]`.
 
-It lays the pages out in FOLDER/source (docs/_build by default), with the README as front page and the notebooks
-executed, and lets Sphinx write FOLDER/html. Warnings are errors, and nothing is downloaded. Runs are kept in
-docs/_build/executed until a cell or nadkit changes; `--no-run` leaves the lessons' outputs out.
+It lays the pages out in FOLDER/source (docs/_build by default), with the README as front page and the
+notebooks executed, and lets Sphinx write FOLDER/html. Warnings are errors, and nothing is downloaded. Runs
+are kept in docs/_build/executed until a cell or nadkit changes; `--no-run` leaves the lessons' outputs out.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ DOCS = ROOT / "docs"
 CACHE = DOCS / "_build" / "executed"
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"(^```.*?^```|^~~~.*?^~~~)", re.S | re.M)
-MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "project/contributing.md", "CHANGELOG.md": "project/changelog.md",
-         "docs/gallery.md": "gallery.ipynb", "notebooks": "tutorials/index.md"}  # fmt: skip
+MOVED = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "CHANGELOG.md": "project/changelog.md",
+    "docs/gallery.md": "gallery.ipynb",
+    "notebooks": "tutorials/index.md",
+}
 FILES = ("LICENSE", "NOTICE", "CITATION.cff")
 
 FRONT = """
@@ -87,8 +92,8 @@ def page_of(target: Path) -> str | None:
 def relinked(text: str, origin: str, here: str, launch: Launch) -> str:
     """Return Markdown whose links inside the project lead to pages.
 
-    `origin` is the file that the text was written in, `here` the page that it is on. What is no page is linked
-    to in the repository; without one, only the words stay.
+    `origin` is the file that the text was written in, `here` the page that it is on. What is no page is
+    linked to in the repository; without one, only the words stay.
     """
 
     def moved(found: re.Match[str]) -> str:

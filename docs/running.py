@@ -1,4 +1,4 @@
-"""Run notebooks and pages, and make of their outputs what a page shows without a kernel and without a network."""
+"""Run notebooks and pages, and make of their outputs what a page shows without a kernel or a network."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def executed(notebook: Any, name: str, cache: Path) -> Any:
 def drawn(notebook: Any) -> Any:
     """Return the notebook with outputs that a static page can show.
 
-    A plotly figure becomes its data in the page, drawn by the local plotly.js. A widget without a kernel would
-    be a row of dead buttons: its place is taken by the picture that nadkit prints beside it, or by a line.
+    A plotly figure becomes its data in the page, drawn by the local plotly.js. A widget without a kernel
+    would be a row of dead buttons: its place is taken by the picture that nadkit prints beside it.
     """
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -114,7 +114,8 @@ def figure_html(figure: dict[str, Any]) -> str:
     content = json.dumps({"data": figure["data"], "layout": layout}).replace("</", "<\\/")
     said = html.escape(re.sub(r"<[^>]+>", " ", alt))
     return (
-        f'<figure class="nadkit-figure"><div class="nadkit-scroll"><div class="nadkit-plot" role="img" aria-label="{said}" '
-        f'style="height:{height}px"></div></div><script type="application/json">{content}</script>'
+        f'<figure class="nadkit-figure"><div class="nadkit-scroll"><div class="nadkit-plot" role="img" '
+        f'aria-label="{said}" style="height:{height}px"></div></div>'
+        f'<script type="application/json">{content}</script>'
         f"<noscript><p>{said}</p></noscript></figure>"
     )

@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw by themselves: no JavaScript, no fonts, read aloud by screen readers.
+"""Equations as MathML, which browsers draw by themselves, without JavaScript or fonts, and read aloud.
 
 MathJax is on npm alone, and a page that loads it from elsewhere asks a foreign server for it.
 """
