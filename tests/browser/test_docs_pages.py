@@ -27,7 +27,7 @@ def page(chromium: Browser, built_docs: Path) -> Iterator[Page]:
 def test_pages_open_and_fit(page: Page, built_docs: Path, shots: Path, name: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{built_docs.as_uri()}/{name}")
-    expect(page.locator("h1")).to_be_visible()
+    expect(page.locator("article h1")).to_be_visible()
     page.screenshot(path=shots / f"docs-{Path(name).stem}-{width}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
