@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 LONG := notebooks or slow or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help install tour lab docs test test-long test-all check format bench clean
+.PHONY: help install tour lab docs student pictures test test-long test-all check format bench clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,20 @@ lab: $(INSTALLED)  ## open JupyterLab on the tour
 docs: $(INSTALLED)  ## build the documentation, lessons executed; docs/_build/html/index.html
 	$(PY) docs/make.py
 
+STUDENT := build/student
+WITHOUT := --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=solution
+
+student: $(INSTALLED)  ## copy the notebooks without their solutions to build/student
+	@rm -rf $(STUDENT)
+	$(PY) -m nbconvert --log-level=WARN --to notebook $(WITHOUT) --output-dir $(STUDENT) notebooks/*.ipynb
+	@cp -r notebooks/pictures $(STUDENT)/
+	@echo 'the notebooks without solutions: $(STUDENT)'
+
+pictures: $(INSTALLED)  ## run the notebooks in Chromium, take their static pictures (NOTEBOOKS="a.ipynb b.ipynb")
+	$(PY) tests/browser/pictures.py $(or $(NOTEBOOKS),$(sort $(wildcard notebooks/*.ipynb)))
+
 # On few cores several threads fight over small tensors: one thread is many times faster.
-test test-long: export OMP_NUM_THREADS = 1
+test test-long pictures: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED)  ## the fast tests, and the examples in the docstrings
 	$(PY) -m pytest -q -m "not ($(LONG))"

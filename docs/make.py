@@ -118,6 +118,11 @@ def relinked(text: str, origin: str, here: str, launch: Launch) -> str:
     return "".join(part if at % 2 else LINK.sub(moved, part) for at, part in enumerate(parts))
 
 
+def tree_of(names: list[str]) -> str:
+    """Return what lists pages in the navigation."""
+    return "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+
+
 def write(path: Path, text: str) -> None:
     """Write a page, unless it is there: Sphinx reads again what is newer."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +162,8 @@ def lay_out(source: Path, launch: Launch, *, run: bool) -> None:
             continue
         if path.suffix == ".md":
             text = path.read_text().replace("<!-- launch table -->\n", launch.table(lessons))
+            if name == "workshop/index.md":
+                text += tree_of(sorted(other.stem for other in path.parent.glob("*.md") if other != path))
             page(name, relinked(text, f"docs/{name}", name, launch))
         else:
             file(path, name)
@@ -182,9 +189,8 @@ def lay_out(source: Path, launch: Launch, *, run: bool) -> None:
         page(f"tutorials/{name}", nbformat.writes(notebook))
     for path in sorted((ROOT / "notebooks").glob("pictures/*")):
         file(path, f"tutorials/pictures/{path.name}")
-    tree = "\n".join(Path(path).stem for path in lessons)
     intro = (DOCS / "_sphinx" / "tutorials.md").read_text()
-    page("tutorials/index.md", f"{intro}\n{chr(10).join(rows)}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n")
+    page("tutorials/index.md", "\n".join([intro, *rows, tree_of([Path(path).stem for path in lessons])]))
 
     for path in sorted(source.rglob("*")):  # a page of a lesson that was renamed
         if path.is_file() and path not in there:

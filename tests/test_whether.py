@@ -857,6 +857,18 @@ def test_the_sentence_says_contains_only_above_every_doubt() -> None:
         assert "but so does a control: the best learned control (shared)" in touching
 
 
+def test_of_one_task_the_sentence_names_it() -> None:
+    table = facts(whole=(0.95, 0.9, 1), kept=KEPT, **ALL, excess=(0.08, 0.01, 0.1))
+    both = pd.concat([table, table.assign(task="coat")])
+    said = answer(both)
+    assert said.startswith(
+        "net contains a sub-architecture of coat: keeping 30 % of the units of coat solves the task, at a "
+    )
+    assert answer(pd.concat([both, table.assign(task="bag")])) == answer(table)
+    none = pd.concat([(low := facts(kept=(0.6, 0.4, 0.7))), low.assign(task="coat")])
+    assert "of the units of coat does not solve the task, at" in answer(none)
+
+
 def test_a_control_without_a_value_is_named_and_nothing_is_contained() -> None:
     some = {name: numbers for name, numbers in ALL.items() if name != "untrained"}
     found = answer(facts(kept=KEPT, **some, excess=(0.08, 0.01, 0.1)))

@@ -5,6 +5,7 @@ MathJax is on npm alone, and a page that loads it from elsewhere asks a foreign 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -13,12 +14,14 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
+SIZES = re.compile(r"\\[bB]igg?[lrm]?(?![a-zA-Z])")
+"""Sizes of brackets, which MathML sets by itself."""
 
 
 def mathml(node: nodes.Element, *, block: bool) -> str:
     """Return a node's equation as MathML; what cannot be read is a warning, and shown as it is."""
     try:
-        return str(tex2mathml(node.astext(), as_block=block))
+        return str(tex2mathml(SIZES.sub("", node.astext()), as_block=block))
     except MathError as error:
         logger.warning("%s in the equation %s", error, node.astext(), location=node)
         return f"<code>{node.astext()}</code>"

@@ -74,15 +74,22 @@ def verdict(table: pd.DataFrame, name: str) -> str:
     metrics = ("auroc",) if metric == "auroc" else ("balanced_accuracy", metric)
     whole = max((each.value for one in metrics if (each := fact(table, "whole", one))), default=-1.0)
     share = fact(table, "kept", "kept_share")
-    size = "" if share is None else f"keeping {100 * share.value:.3g} % of the units of each task "
+    tasks = sorted(set(table[table["condition"] == "kept"]["task"]) - {"mean", "all"})
+    # Of one task alone there is no "each", and it has a name.
+    whose, solved, parts = (
+        (tasks[0], "the task", f"a sub-architecture of {tasks[0]}")
+        if len(tasks) == 1
+        else ("each task", "the tasks", "sub-architectures of its tasks")
+    )
+    size = "" if share is None else f"keeping {100 * share.value:.3g} % of the units of {whose} "
     beside = [f"whole network {whole:.2f}"] if whole >= 0 else []
     raw = fact(table, "kept", "balanced_accuracy") if metric == "auroc" else None
     beside += [f"not calibrated: balanced accuracy {raw.value:.2f}"] if raw else []
     beside += _by_chance(table)
     level = f"at {JUDGED[metric]} of {kept}" + (f" ({'; '.join(beside)})" if beside else "")
     if kept.low <= 0.5:
-        return f"{name}: {size}does not solve the tasks, {level}; a constant answer has 0.50."
-    solves = "solves the tasks" + (" in part" if kept.value < SOLVED * whole else "")
+        return f"{name}: {size}does not solve {solved}, {level}; a constant answer has 0.50."
+    solves = f"solves {solved}" + (" in part" if kept.value < SOLVED * whole else "")
     together = _together(table)
     excess, (best, missing) = fact(table, "kept", "excess"), _controls(table, metric)
     control = fact(table, best, metric)
@@ -93,7 +100,7 @@ def verdict(table: pd.DataFrame, name: str) -> str:
     unlike = _otherwise(table)
     gaps += f"; {OTHERWISE}{unlike}" if unlike else ""
     if excess.low > 0 and not missing and not unlike:
-        start = f"{name} contains sub-architectures of its tasks: {size}{solves}, {level}"
+        start = f"{name} contains {parts}: {size}{solves}, {level}"
         return f"{start}; the best learned control {has}{together}."
     start = f"{name}: {size}{solves}, {level}"
     if excess.low > 0:

@@ -1,5 +1,5 @@
 // What keeping, removing and every control do to one class, as dots with intervals.
-const [LEFT, WIDE, LINE] = [150, 300, 24];
+const [LEFT, WIDE, LINE] = [90, 290, 24];
 const SHAPES = {
   whole: "M-1 -7H1V7H-1Z", kept: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", removed: "M-5 -5L5 5M5 -5L-5 5",
   random: "M0 -6L6 0L0 6L-6 0Z", relabelled: "M0 -6L6 5L-6 5Z", shared: "M-5 -5H5V5H-5Z", untrained: "M0 6L6 -5L-6 -5Z",
@@ -14,7 +14,8 @@ export default panel((body, act) => {
     kinds.replaceChildren(...(state.metrics ?? []).map(([name, shown]) => button(shown, () => act("metric", name), { "aria-pressed": String(name === state.metric), "data-key": `metric-${name}` })));
     const rows = state.rows ?? [];
     const x = (value) => LEFT + WIDE * Math.min(Math.max(value, 0), 1);
-    const svg = h("svg:svg", { width: LEFT + WIDE + 150, height: LINE * rows.length + 30, role: "img", "aria-label": state.summary ?? "", class: "nadkit-dots" });
+    const [wide, high] = [LEFT + WIDE + 140, LINE * rows.length + 30];
+    const svg = h("svg:svg", { viewBox: `0 0 ${wide} ${high}`, style: `width:100%;max-width:${wide}px`, role: "img", "aria-label": state.summary ?? "", class: "nadkit-dots" });
     for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
       svg.append(h("svg:line", { x1: x(tick), x2: x(tick), y1: 0, y2: LINE * rows.length, class: tick === 0.5 ? "nadkit-chance" : "nadkit-rule" }),
         h("svg:text", { x: x(tick), y: LINE * rows.length + 16, "text-anchor": "middle" }, String(tick)));

@@ -46,7 +46,9 @@ def evidence_state(choice: Choice, answers: Answers) -> State:
         "rows": rows,
         "summary": f"{METRICS[metric]} of {task}: "
         + "; ".join(f"{row['name']} {row['text']}" for row in rows),
-        "sentence": str(table.attrs.get("answer", "")) + (ONLY_HALF if choice.threshold != 0.5 else ""),
+        "sentence": ("Over all classes: " if len(set(table["task"]) - {"mean", "all"}) > 1 else "")
+        + str(table.attrs.get("answer", ""))
+        + (ONLY_HALF if choice.threshold != 0.5 else ""),
     }
     if "note" not in state:
         kept = (

@@ -47,9 +47,7 @@ def matrix_state(subject: Subject, choice: Choice, answers: Answers) -> State:
         "columns": names,
         "values": [[_number(value) for value in row] for row in values.tolist()],
         "summary": f"{what} {where} of {len(names)} classes; choose a cell to compare two of them",
-        "note": f"{many(less, 'class').replace('classs', 'classes')} further from {choice.task} are left out"
-        if less
-        else "",
+        "note": f"{many(less, 'class', 'classes')} further from {choice.task} are left out" if less else "",
     }
     state["pair"], state["units"] = _pair(subject, choice)
     return state

@@ -11,7 +11,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def many(count: int, what: str) -> str:
+def many(count: int, what: str, plural: str | None = None) -> str:
     """Return a number and its noun.
 
     Examples
@@ -19,7 +19,7 @@ def many(count: int, what: str) -> str:
     >>> many(1, "unit"), many(2000, "unit")
     ('1 unit', '2,000 units')
     """
-    return f"{count:,} {what}{'s' * (count != 1)}"
+    return f"{count:,} {what if count == 1 else plural or what + 's'}"
 
 
 def summary(subject: Subject, choice: Choice) -> str:
