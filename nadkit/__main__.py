@@ -30,6 +30,9 @@ NOTEBOOK = PACKAGE / "data" / "00_tour.ipynb"
 NETWORK = "resnet-fashion"
 CONDITIONS = ("whole", "official", "kept", "random", "relabelled", "shared", "untrained")
 FIGURE = "application/vnd.plotly.v1+json"
+STATIC = re.compile(
+    r"!\[[^\]]*\]\(pictures/[^)]*\)"
+)  # a picture for those who open the notebook without a kernel
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,6 +193,8 @@ def build_page(notebook: Any, more: str = "") -> str:
     from nbconvert import HTMLExporter
 
     shown = copy.deepcopy(notebook)
+    for cell in (cell for cell in shown.cells if cell.cell_type == "markdown"):
+        cell.source = STATIC.sub("", cell.source)  # it stands for the figures that the page has itself
     for output in (output for cell in shown.cells for output in cell.get("outputs", [])):
         if FIGURE in output.get("data", {}):
             output.data = {"text/html": figure_html(output.data[FIGURE])}

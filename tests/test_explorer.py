@@ -892,9 +892,7 @@ def test_a_model_that_cannot_be_copied_is_refused(network, masks, images):
         def __deepcopy__(self, memo: Any) -> None:
             raise TypeError("cannot be copied")
 
-    with pytest.raises(
-        NadkitError, match=r"cannot be copied \(cannot be copied\); an explorer works on a copy"
-    ):
+    with pytest.raises(NadkitError, match=r"cannot be copied \(cannot be copied\); a widget works on a copy"):
         nk.explore(replace(network, model=Stubborn(*network.model)), masks, images)
 
 

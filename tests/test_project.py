@@ -160,10 +160,15 @@ def test_one_version_everywhere() -> None:
     assert re.search(rf"^## \[{re.escape(nadkit.__version__)}\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
 
 
-@pytest.mark.parametrize("name", sorted(requirements("vision", "dev", "docs")))
+@pytest.mark.parametrize("name", sorted(requirements("vision", "photos", "dev", "docs")))
 def test_every_requirement_is_pinned_inside_its_range(name: str) -> None:
     assert name in pins(), f"{name} is not in constraints.txt"
-    assert pins()[name] in requirements("vision", "dev", "docs")[name]
+    assert pins()[name] in requirements("vision", "photos", "dev", "docs")[name]
+
+
+def test_developers_have_what_the_lessons_on_photos_need() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["photos"]) <= set(extras["dev"])
 
 
 def test_torch_is_the_pinned_build_of_the_makefile() -> None:
@@ -226,13 +231,13 @@ def test_environment_has_the_shape_binder_caches() -> None:
 
 
 def test_environment_lists_the_same_packages() -> None:
-    assert set(binder()) - CONDA_ONLY == set(requirements())
+    assert set(binder()) - CONDA_ONLY == set(requirements("photos"))
     assert binder().keys() >= CONDA_ONLY
 
 
-@pytest.mark.parametrize("name", sorted(requirements()))
+@pytest.mark.parametrize("name", sorted(requirements("photos")))
 def test_environment_and_project_ask_for_the_same_versions(name: str) -> None:
-    ours, theirs = requirements()[name], binder()[name]
+    ours, theirs = requirements("photos")[name], binder()[name]
     if name == "torch":  # conda's metapackage names one release: the pinned one, inside our range
         assert pins()["torch"] in theirs
         assert pins()["torch"] in ours

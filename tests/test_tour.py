@@ -55,7 +55,9 @@ def small() -> Any:
         "error", ename="ValueError", evalue="v", traceback=["\x1b[31mValueError\x1b[0m: v"]
     )
     return notebook_of(
-        nbformat.v4.new_markdown_cell("# Is it *so*?\n\nSee [there](https://example.org).\n\n## First"),
+        nbformat.v4.new_markdown_cell(
+            "# Is it *so*?\n\nSee [there](https://example.org).\n\n![a\nline](pictures/a.png)\n\n## First"
+        ),
         code("x = 1  # one", nbformat.v4.new_output("stream", text="1 < 2 <script>")),
         code("figure", shown(**{command.FIGURE: FIGURE, "text__plain": "Figure()"})),
         code("figure", shown(**{command.FIGURE: {**FIGURE, "layout": {}}})),
@@ -390,7 +392,7 @@ def test_the_whole_tour(
     assert command.main(["tour"]) == 0
     page = (tmp_path / "build" / "tour.html").read_text()
     read = Reader(page)
-    assert len([tag for tag, a in read.tags if "code_cell" in str(a.get("class"))]) == 5
+    assert len([tag for tag, a in read.tags if "code_cell" in str(a.get("class"))]) == 13
     labels = [str(a["aria-label"]) for _, a in read.tags if a.get("role") == "img"]
     assert len(labels) == 3
     assert all(len(label) > 40 for label in labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,14 +32,19 @@ class Failed:
         self.text = f"{type(error).__name__}: {error}"
 
 
-class Answers:
+class Worker:
     """A cache of heavy answers, and the thread that fills it while there is something to do.
 
-    The thread works on the subject's own copy of the network. Nothing starts by itself: `ask` does.
+    The thread works on the widget's own copy of the network. Nothing starts by itself: `ask` does.
+
+    Attributes
+    ----------
+    changed : called when there is something new to show
+    said : kind of answer → what is said while it is worked out
     """
 
-    def __init__(self, subject: Subject, changed: Callable[[], object], per_class: int, seed: int) -> None:
-        self.subject, self.changed, self.per_class, self.seed = subject, changed, per_class, seed
+    def __init__(self, changed: Callable[[], object], said: Mapping[str, str]) -> None:
+        self.changed, self.said = changed, said
         self._found: OrderedDict[Key, Any] = OrderedDict()
         self._wanted: list[Key] = []
         self._busy = threading.Condition()
@@ -82,7 +87,7 @@ class Answers:
     def words(self) -> str:
         """Return what is being worked out, empty if nothing is."""
         now = self.now  # the thread may be done with it between two looks
-        return "" if now is None else SAID[now[0]].format(*now[1:])
+        return "" if now is None else self.said[now[0]].format(*now[1:])
 
     def _tell(self) -> None:
         """Say that something changed; a fault of who hears it is told, and the work goes on."""
@@ -122,6 +127,18 @@ class Answers:
                 self._tell()
 
         return advance
+
+    def work_out(self, key: Key) -> Any:
+        """Return the answer to a key; it takes as long as it takes."""
+        raise NotImplementedError
+
+
+class Answers(Worker):
+    """What an explorer asks."""
+
+    def __init__(self, subject: Subject, changed: Callable[[], object], per_class: int, seed: int) -> None:
+        super().__init__(changed, SAID)
+        self.subject, self.per_class, self.seed = subject, per_class, seed
 
     def work_out(self, key: Key) -> Any:
         """Return the answer to a key; it takes as long as it takes."""

@@ -17,7 +17,7 @@ from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
 from nadkit.widgets.choice import Choice
 from nadkit.widgets.panel import Panel
-from nadkit.widgets.still import still_html
+from nadkit.widgets.still import display_with, still_html
 from nadkit.widgets.subject import CONDITIONS, Subject, unit_in
 
 if TYPE_CHECKING:
@@ -291,6 +291,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
         does not free the one before by itself.
         """
+        if "_panels" not in vars(self):  # it was refused before it was made, and is deleted
+            return
         self._answers.forget()
         self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
         for panel in self._panels.values():
@@ -306,11 +308,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         return units(self.to_frame(), unit=self.unit or None)
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-
-        # The picture first: where the widget lives, it hides the picture; elsewhere only the picture shows.
-        display(HTML(still_html(self._subject, self.choice, self._panels["controls"].still)))
-        display(self._repr_mimebundle_(), raw=True)
+        still = still_html(self._subject, self.choice, self._panels["controls"].still)
+        display_with(still, self._repr_mimebundle_())
 
     # How a change reaches the panels
 

@@ -31,8 +31,12 @@ _SHAPES = {
 
 def still_html(subject: Subject, choice: Choice, name: str) -> str:
     """Return a figure of the map and its caption; `name` is what the widget hides it by."""
-    words = summary(subject, choice)
-    image = base64.b64encode(still_svg(subject, choice).encode()).decode()
+    return figure_html(still_svg(subject, choice), summary(subject, choice), name)
+
+
+def figure_html(svg: str, words: str, name: str) -> str:
+    """Return a figure of an SVG document, its words and how to get the widget instead."""
+    image = base64.b64encode(svg.encode()).decode()
     caption = (
         f"{html.escape(words)} This is a static picture: run the cell in a notebook with a kernel to explore."
     )
@@ -41,6 +45,17 @@ def still_html(subject: Subject, choice: Choice, name: str) -> str:
         f'style="max-width:100%" src="data:image/svg+xml;base64,{image}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def display_with(still: str, bundle: Any) -> None:
+    """Display a widget, given its mime bundle, and what stands in for it."""
+    from IPython.display import HTML, display
+
+    # The picture first: where the widget lives, it hides the picture; elsewhere only the picture shows.
+    display(HTML(still))
+    # An anywidget gives data and metadata, a widget of ipywidgets the data alone.
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    display(data, metadata=metadata, raw=True)
 
 
 def still_svg(subject: Subject, choice: Choice) -> str:

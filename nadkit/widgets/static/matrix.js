@@ -81,7 +81,8 @@ export default panel((body, act) => {
   let size = 30;
   return (state) => {
     state_ = state;
-    kinds.replaceChildren(...state.kinds.map(([kind, words]) => button(words, () => act("matrix", kind), { "aria-pressed": String(kind === state.kind), "data-key": `kind-${kind}` })));
+    kinds.replaceChildren(...state.kinds.map(([kind, words]) => button(words, () => act("matrix", kind), { "aria-pressed": String(kind === state.kind), "data-key": `kind-${kind}` })),
+      ...(state.turns ?? []).map(([way, words]) => button(words, () => act("turn", way), { "data-key": `turn-${way}` })));
     const shape = JSON.stringify([state.rows, state.columns]);
     if (shape !== drawn) { size = build(state); drawn = shape; current = null; }
     const numbers = size >= 26;
