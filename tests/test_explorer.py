@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import math
 import re
@@ -144,9 +145,11 @@ def test_what_cannot_be_chosen_is_refused_and_changes_nothing(explorer, name, va
         ({"evidence": {}}, "no table of nk.whether"),
     ],
 )
+@pytest.mark.filterwarnings("error")  # what was half made goes without a word
 def test_what_cannot_be_explored_is_refused(network, masks, images, wrong, words):
     with pytest.raises(NadkitError, match=words):
         nk.explore(network, masks, images, **wrong)
+    gc.collect()
 
 
 def test_arguments_of_other_types_and_masks_of_another_network_are_refused(network, masks, images):
@@ -1199,7 +1202,8 @@ def test_closing_while_the_worker_works_does_no_harm(network, masks, images):
     explorer = nk.explore(network, masks, images)
     for kind in ("map", "evidence", "pictures"):
         page(explorer, kind, {"do": "work"})
-    for kind in PANELS:
-        explorer.panel(kind).close()
+    explorer.close()
     explorer.close()
     assert explorer._answers.wait(PATIENCE)
+    explorer.task = "boot"  # nobody sees it, and nothing breaks
+    assert explorer.to_frame()["task"].unique().tolist() == ["boot"]

@@ -293,6 +293,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         """
         if "_panels" not in vars(self):  # it was refused before it was made, and is deleted
             return
+        if "_parts" not in vars(self):
+            return  # it was refused while it was made, and Python lets go of what there is
         self._answers.forget()
         self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
         for panel in self._panels.values():

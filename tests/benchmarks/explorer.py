@@ -58,7 +58,7 @@ WATCH = """([cell, event, key]) => {
             requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
         };
         const observer = new MutationObserver(check);
-        for (const root of roots) observer.observe(root, { attributes: true, attributeFilter: ["data-stamp"] });
+        for (const root of roots) observer.observe(root, { attributeFilter: ["data-stamp"] });
     });
 }"""
 OPEN = """
