@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 LONG := notebooks or slow or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help install tour lab student pictures test test-long test-all check format bench clean
+.PHONY: help install tour lab docs student pictures test test-long test-all check format bench clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "nadkit needs Python 3.11 or newer, $(PYTHON) is older; name another: make PYTHON=python3.12 ..."; exit 1; }
 	@echo 'installing the pinned packages into $(VENV) (once; a few minutes)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0 -e '.[dev]'
+	@$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0 -e '.[dev,docs]'
 	@touch $@
 
 tour: $(INSTALLED)  ## take the bundled network apart; writes build/tour.html
@@ -29,6 +29,9 @@ tour: $(INSTALLED)  ## take the bundled network apart; writes build/tour.html
 
 lab: $(INSTALLED)  ## open JupyterLab on the tour
 	$(VENV)/bin/jupyter lab notebooks/00_tour.ipynb
+
+docs: $(INSTALLED)  ## build the documentation, lessons executed; docs/_build/html/index.html
+	$(PY) docs/make.py
 
 STUDENT := build/student
 WITHOUT := --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=solution

@@ -77,8 +77,8 @@ _HOMES: dict[str, str | None] = {
     "toy": None,
     "where": "questions",
     "whether": "questions",
-    "widgets": None,
     "why": "questions",
+    "widgets": None,
 }
 
 __all__ = list(_HOMES)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import random
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 # Before torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,3 +59,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             optional_import("torchvision", "vision")
         except OptionalDependencyError as error:
             pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def built_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation's pages, warnings being errors.
+
+    The lessons' outputs are left out: test_notebooks.py executes the notebooks, and once is enough. What
+    becomes of outputs is tested by itself, and by the gallery, which is executed.
+    """
+    if find_spec("sphinx") is None:
+        pytest.skip("the documentation is built with sphinx: pip install 'nadkit[docs]'")
+    folder, root = tmp_path_factory.mktemp("docs"), Path(__file__).parents[1]
+    command = [sys.executable, str(root / "docs" / "make.py"), "--no-run", "--to", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder / "html"

@@ -42,12 +42,12 @@ class SubArchitecture(UnitGraph):
 
     *Of a node*: `layer` (`input`, an address, `logit`), `index` (−1 at the ends), `score`, `activation` (mean
     over pictures and positions), `response` (mean over pictures, sum over positions; of the input, of what
-    enters the network), `incoming` (Σ |weight| over all kept units that feed it, listed or not), `residual`
+    enters the network), `incoming` (Σ `|weight|` over all kept units that feed it, listed or not), `residual`
     (`response` minus the sum of these weights; of the input 0), `carried` (which part of the logit's input
     passes through it along all links, listed or not; see `nk.graph.flow`), `exclusive` (no other task of the
     masks keeps it), `tasks` (how many keep it).
 
-    *Of an edge*: `weight`, `share` (|weight| / `incoming` of the target), `sign` (1 or −1: of the weight on
+    *Of an edge*: `weight`, `share` (`|weight|` / `incoming` of the target), `sign` (1 or −1: of the weight on
     the side where its share is larger).
 
     `activation`, `response`, `incoming`, `residual`, `weight` and `share` are of the task's own pictures;

@@ -125,7 +125,7 @@ def effects(
     Notes
     -----
     **Source** weight(c → d) = mean over pictures of Σ_positions a_c · ∂(Σ_positions z_d) / ∂a_c, with what
-    all layers give made leaves (DESIGN, "Links without kernels"). One backward pass for each unit d, all
+    all layers give made leaves. One backward pass for each unit d, all
     pictures together; it runs through what lies between d's layer and those that feed it, and no farther.
     """
     with alone or nullcontext():

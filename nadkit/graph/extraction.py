@@ -106,7 +106,7 @@ def extract(
 
     Notes
     -----
-    **Source** DESIGN, "Links without kernels": weight(c → d) = mean over pictures of
+    **Source** nadkit's own: weight(c → d) = mean over pictures of
     Σ_positions a_c · ∂(Σ_positions z_d) / ∂a_c in the network gated to the task's kept units, with the output
     of every layer made a leaf, so that an effect is direct: past no other tapped layer. Where a block is one
     convolution it is kernel × activation; where it is linear the weights into a unit add up to its response,

@@ -47,9 +47,9 @@ def overlap(kept: Tensor, other: Tensor) -> Overlap:
 
     Notes
     -----
-    **Source** NAD.md section 5: for sizes a and b and n shared units of C, chance expects ab/C of them
-    (hypergeometric), phi = (Cn − ab) / √(ab(C − a)(C − b)) and z = phi · √(C − 1). The released code divides
-    by the union and gives NaN for two empty masks.
+    **Source** For sizes a and b and n shared units of C, chance expects ab/C of them (hypergeometric), phi =
+    (Cn − ab) / √(ab(C − a)(C − b)) and z = phi · √(C − 1). The released code divides by the union and gives
+    NaN for two empty masks.
     """
     units = kept.shape[1]
     mine, theirs = kept.double(), other.double()

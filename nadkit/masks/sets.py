@@ -274,7 +274,8 @@ class MaskSet(Scores):
 
         Notes
         -----
-        **Source** NAD.md section 5: phi = (Cn − ab) / √(ab(C − a)(C − b)), z = phi · √(C − 1).
+        **Source** The correlation of two masks as numbers 0 and 1: phi = (Cn − ab) / √(ab(C − a)(C − b)),
+        z = phi · √(C − 1).
         """
         kept = self._kept(threshold, layer)
         if other is None:

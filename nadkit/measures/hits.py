@@ -164,8 +164,9 @@ def released_hits(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
     Notes
     -----
-    **Source** NAD.md section 3.2. Resizing is torch's with its filter for antialiasing, the one of its
-    bicubic filters that is Pillow's; few pixels come out one or two of the 255 levels away from Pillow's.
+    **Source** Hu et al., ICCV 2021, as released (cam_2x2.py). Resizing is torch's with its filter for
+    antialiasing, the one of its bicubic filters that is Pillow's; few pixels come out one or two of the 255
+    levels away from Pillow's.
     """
     total = maps.float().sum(1)
     low, high = total.amin((1, 2), keepdim=True), total.amax((1, 2), keepdim=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -11,7 +13,11 @@ from torch import Tensor
 from nadkit.errors import NadkitError, closest
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
-from nadkit.questions.controls import LEARNED
+from nadkit.questions.controls import LEARNED, find_controls
+
+_DRAWN: WeakKeyDictionary[Network, dict[str, Network]] = WeakKeyDictionary()
+"""Untrained controls by the network they are of. To draw weights takes torch's one random state for a moment,
+which a thread must not do while others draw: an explorer has them drawn before its thread begins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +138,13 @@ def learned_conditions(
     return conditions
 
 
+def draw_untrained(network: Network, masks: MaskSet) -> None:
+    """Draw the weights of bundled untrained controls now, so that `whether` finds them drawn."""
+    found, _ = find_controls("bundled", network, [masks])
+    for control in found.get("untrained", ()):
+        _untrained(network, control)
+
+
 def _condition(
     name: str, networks: Sequence[Network], sets: Sequence[MaskSet], logits: Tensor, targets: Tensor
 ) -> Condition:
@@ -180,4 +193,8 @@ def _untrained(network: Network, masks: MaskSet) -> Network:
             "untrained masks need meta['untrained'], which says how the network was re-initialised; "
             "learn them with learn_masks(..., control='untrained')"
         )
-    return restore_untrained(network, record)
+    drawn = _DRAWN.setdefault(network, {})
+    mark = json.dumps(record, sort_keys=True, default=str)
+    if mark not in drawn:
+        drawn[mark] = restore_untrained(network, record)
+    return drawn[mark]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nadkit.errors import ImageError, LayerError, closest
 from nadkit.images import Images, LazyPixels
+from nadkit.measures import effective, proportion
 from nadkit.measures.hits import energy
 from nadkit.networks import Network
 from nadkit.questions.asked import check_finite, check_network
 from nadkit.questions.forwards import BATCH
 from nadkit.questions.recording import record
 from nadkit.taps import Taps, frozen, maps_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def layer_maps(
@@ -138,6 +143,57 @@ def class_scores(
         check_finite(network, logits)
         found.append(logits.cpu().double().softmax(1))
     return torch.cat(found)
+
+
+def class_table(
+    network: Network, pictures: Images | Tensor | LazyPixels, gates: Mapping[str, Tensor] | None = None
+) -> pd.DataFrame:
+    """Return for every class its mean probability, and the share of pictures answered with it.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = model[1].weight.data.copy_(9 * torch.eye(2))
+    >>> pixels = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]]).view(4, 2, 1, 1)
+    >>> network = Network.wrap(model, ["left", "right"], example=pixels, layers=["1"], name="net")
+    >>> class_table(network, pixels).query("metric == 'answered'").round(2)
+      network class_name    metric  value   low  high  n interval
+    1     net       left  answered   0.75  0.30  0.95  4   images
+    3     net      right  answered   0.25  0.05  0.70  4   images
+
+    Parameters
+    ----------
+    network, pictures, gates
+        As in `class_scores`; at least one picture.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Two rows a class. Columns network, class_name, metric (probability or answered), value, low and high
+        (95 %, over pictures: Wilson's interval of the share, and for the mean probability that of a
+        proportion with its variance), n (pictures) and interval, which says what varies.
+
+    Raises
+    ------
+    ImageError, LayerError, NadkitError
+        As in `class_scores`; no pictures.
+    """
+    import pandas as pd
+
+    if isinstance(pictures, Images | Tensor | LazyPixels) and not len(pictures):
+        raise ImageError("class_table got no pictures, and a mean of none says nothing; give some")
+    scores = class_scores(network, pictures, gates)
+    n = len(scores)
+    answered = scores.argmax(1).bincount(minlength=scores.shape[1]).tolist()
+    spread = (scores.var(0) / n).tolist() if n > 1 else [0.0] * scores.shape[1]
+    rows = []
+    for index, name in enumerate(network.class_names):
+        mean = effective(min(1.0, float(scores[:, index].mean())), spread[index], n)
+        rows += [("probability", name, mean), ("answered", name, proportion(answered[index], n))]
+    return pd.DataFrame(
+        [(network.name, name, metric, *estimate, n, "images") for metric, name, estimate in rows],
+        columns=["network", "class_name", "metric", "value", "low", "high", "n", "interval"],
+    )
 
 
 def _batches(pictures: Images | Tensor | LazyPixels) -> Iterator[Tensor]:

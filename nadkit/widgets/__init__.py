@@ -5,6 +5,21 @@ Their JavaScript comes with the package and asks no other server for anything. N
 """
 
 from nadkit.widgets.explorer import Explorer, explore
+from nadkit.widgets.lessons import (
+    GateBench,
+    LayerClassGrid,
+    LearningMonitor,
+    MosaicPlayer,
+    UnitGallery,
+    gate_bench,
+    layer_class_grid,
+    learning_monitor,
+    mosaic_player,
+    unit_gallery,
+)
 from nadkit.widgets.panel import Panel
 
-__all__ = ["Explorer", "Panel", "explore"]
+__all__ = [
+    "Explorer", "GateBench", "LayerClassGrid", "LearningMonitor", "MosaicPlayer", "Panel", "UnitGallery",
+    "explore", "gate_bench", "layer_class_grid", "learning_monitor", "mosaic_player", "unit_gallery",
+]  # fmt: skip

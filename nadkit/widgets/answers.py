@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,14 +32,19 @@ class Failed:
         self.text = f"{type(error).__name__}: {error}"
 
 
-class Answers:
+class Worker:
     """A cache of heavy answers, and the thread that fills it while there is something to do.
 
-    The thread works on the subject's own copy of the network. Nothing starts by itself: `ask` does.
+    The thread works on the widget's own copy of the network. Nothing starts by itself: `ask` does.
+
+    Attributes
+    ----------
+    changed : called when there is something new to show
+    said : kind of answer → what is said while it is worked out
     """
 
-    def __init__(self, subject: Subject, changed: Callable[[], object], per_class: int, seed: int) -> None:
-        self.subject, self.changed, self.per_class, self.seed = subject, changed, per_class, seed
+    def __init__(self, changed: Callable[[], object], said: Mapping[str, str]) -> None:
+        self.changed, self.said = changed, said
         self._found: OrderedDict[Key, Any] = OrderedDict()
         self._wanted: list[Key] = []
         self._busy = threading.Condition()
@@ -57,7 +62,7 @@ class Answers:
         with self._busy:
             self._found[key] = value
             kind = [one for one in self._found if one[0] == key[0]]
-            for one in kind[: len(kind) - MOST]:
+            for one in kind[: max(0, len(kind) - MOST)]:
                 del self._found[one]
 
     def ask(self, keys: list[Key]) -> None:
@@ -68,6 +73,12 @@ class Answers:
                 self._thread = threading.Thread(target=self._run, name="nadkit-explorer", daemon=True)
                 self._thread.start()
 
+    def forget(self) -> None:
+        """Let go of all answers, and of what was wanted."""
+        with self._busy:
+            self._wanted = []
+            self._found.clear()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; return whether that came about in time."""
         with self._busy:
@@ -75,13 +86,22 @@ class Answers:
 
     def words(self) -> str:
         """Return what is being worked out, empty if nothing is."""
-        return "" if self.now is None else SAID[self.now[0]].format(*self.now[1:])
+        now = self.now  # the thread may be done with it between two looks
+        return "" if now is None else self.said[now[0]].format(*now[1:])
+
+    def _tell(self) -> None:
+        """Say that something changed; a fault of who hears it is told, and the work goes on."""
+        try:
+            self.changed()
+        except Exception as error:
+            told = (type(error), error, error.__traceback__, threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(told))
 
     def _run(self) -> None:
         while True:
             with self._busy:
                 self.now, self.done = self._wanted.pop(0) if self._wanted else None, 0.0
-            self.changed()
+            self._tell()
             if self.now is None:
                 with self._busy:
                     if not self._wanted:  # nothing was asked while the panels were drawn
@@ -104,9 +124,21 @@ class Answers:
             self.done = min(1.0, seen / max(total, 1))
             if time.monotonic() - self._told > 0.25:
                 self._told = time.monotonic()
-                self.changed()
+                self._tell()
 
         return advance
+
+    def work_out(self, key: Key) -> Any:
+        """Return the answer to a key; it takes as long as it takes."""
+        raise NotImplementedError
+
+
+class Answers(Worker):
+    """What an explorer asks."""
+
+    def __init__(self, subject: Subject, changed: Callable[[], object], per_class: int, seed: int) -> None:
+        super().__init__(changed, SAID)
+        self.subject, self.per_class, self.seed = subject, per_class, seed
 
     def work_out(self, key: Key) -> Any:
         """Return the answer to a key; it takes as long as it takes."""

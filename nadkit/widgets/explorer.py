@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,12 @@ import ipywidgets
 import traitlets
 
 from nadkit.errors import NadkitError, closest
-from nadkit.masks import MaskSet
+from nadkit.masks import MaskSet, Unit
 from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
 from nadkit.widgets.choice import Choice
 from nadkit.widgets.panel import Panel
-from nadkit.widgets.still import still_html
+from nadkit.widgets.still import display_with, still_html
 from nadkit.widgets.subject import CONDITIONS, Subject, unit_in
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
                 grid_template_columns="repeat(auto-fit, minmax(min(100%, 430px), 1fr))", width="100%"
             ),
         )
+        self._parts = [*columns, lower]
         top = [self._panels["controls"], self._panels["map"]]
         super().__init__([*top, lower], layout=ipywidgets.Layout(width="100%", overflow="visible"))
         names: list[tuple[str, str | None, Iterable[str]]] = [
@@ -167,6 +169,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.layer = list(subject.layers)[-1] if layer is None else layer
         if evidence is not None:
             self._known(evidence)
+        # A cell that is run again takes its output away: answers of an explorer that nobody sees are let go.
+        self._panels["map"]._view_count = 0
+        self._panels["map"].observe(self._unseen, names="_view_count")
         self._panels["controls"].still = self._panels["controls"].model_id or ""
         self._held = False
         self.observe(self._changed, names=list(self._CHOSEN))
@@ -207,6 +212,12 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             there = f"of {len(rows)} pictures, {rows[0]} to {rows[-1]}" if rows else "there are no pictures"
             raise traitlets.TraitError(f"no picture {proposal.value} can be chosen ({there})")
         return None if proposal.value is None else int(proposal.value)
+
+    @traitlets.validate("threshold")
+    def _a_threshold(self, proposal: Any) -> float:
+        if math.isnan(proposal.value):  # neither below the least nor above the most
+            raise traitlets.TraitError("the threshold is NaN; give a number from 0 to 1")
+        return float(proposal.value)
 
     # What is there to see and to read
 
@@ -274,6 +285,22 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if rest:
             self.wait(timeout)
 
+    def close(self) -> None:
+        """Close the widget and its panels, and let go of all answers.
+
+        ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
+        does not free the one before by itself.
+        """
+        if "_panels" not in vars(self):  # it was refused before it was made, and is deleted
+            return
+        self._answers.forget()
+        self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
+        for panel in self._panels.values():
+            panel.close()
+        for part in self._parts:
+            part.close()
+        super().close()
+
     def snapshot(self) -> go.Figure:
         """Return the map as a static figure, for a paper or a page."""
         from nadkit.figures import units
@@ -281,11 +308,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         return units(self.to_frame(), unit=self.unit or None)
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-
-        # The picture first: where the widget lives, it hides the picture; elsewhere only the picture shows.
-        display(HTML(still_html(self._subject, self.choice, self._panels["controls"].still)))
-        display(self._repr_mimebundle_(), raw=True)
+        still = still_html(self._subject, self.choice, self._panels["controls"].still)
+        display_with(still, self._repr_mimebundle_())
 
     # How a change reaches the panels
 
@@ -305,13 +329,17 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         with self._together():
             self._follow(change.name, change.new)
 
+    def _unseen(self, change: Any) -> None:
+        if change.new == 0 and change.old:
+            self._answers.forget()
+
     def _follow(self, name: str, value: Any) -> None:
         """Change what must change with a trait."""
         if name == "unit" and value:
             unit = unit_in(value, self._subject.layers)
             assert unit is not None
             self.layer = unit.layer
-        elif name == "layer" and self.unit and not self.unit.startswith(f"{value}/"):
+        elif name == "layer" and self.unit and Unit.parse(self.unit).layer != value:
             self.unit = ""
         elif name == "task":
             if self.other_task == value:
@@ -327,6 +355,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     def _act(self, name: str, value: Any) -> None:
         """Do what a reader chose on the page; what cannot be is said there, and changes nothing."""
         if name == "pair":
+            tasks = self._subject.masks.tasks
+            pair = isinstance(value, list | tuple) and len(value) == 2 and all(one in tasks for one in value)
+            if not pair:
+                raise NadkitError(f"the page asked for the pair {value!r}; give two classes of these masks")
             with self._together():
                 self.task = value[0]
                 self._follow("task", value[0])
@@ -397,6 +429,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         with self._lock:
             if self.choice.stamp != self._stamp:
                 self._stamp = self.choice.stamp
-                self._seen.clear()  # what was wanted for the class before is not wanted any more
+                # What was wanted for the class before is not wanted any more; what is, panels ask for anew.
+                self._seen.clear()
+                self._answers.ask([])
             for kind, state in self._states().items():
                 self._panels[kind].show(state)

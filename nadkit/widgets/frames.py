@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nadkit.errors import NadkitError, closest
-from nadkit.widgets.answers import Answers, Failed, Key
+from nadkit.widgets.answers import Answers, Failed, Key, Worker
 from nadkit.widgets.choice import Choice
 from nadkit.widgets.subject import Subject, unit_in
 from nadkit.widgets.views.evidence import plain
@@ -79,6 +79,17 @@ def known(answers: Answers, key: Key) -> Any:
     """
     if why := missing(answers):
         raise NadkitError(why)
+    return worked_out(answers, key)
+
+
+def worked_out(answers: Worker, key: Key) -> Any:
+    """Return an answer, worked out now if need be.
+
+    Raises
+    ------
+    NadkitError
+        It could not be worked out.
+    """
     if answers.get(key) is None:
         answers.ask([key])
         answers.wait()

@@ -12,6 +12,9 @@ import traitlets
 
 STATIC = Path(__file__).parent / "static"
 
+# Files that a panel's own one builds on, after what every panel shares.
+PARTS = {"gallery": ("fields.js",), "player": ("fields.js",), "bench": ("fields.js",)}
+
 Act = Callable[[str, Any], object]
 
 
@@ -46,7 +49,7 @@ class Panel(anywidget.AnyWidget):
         self, kind: str, *, act: Act | None = None, work: Callable[[], object] | None = None, **traits: Any
     ) -> None:
         self.act, self.work = act, work
-        code, style = source("shared.js", f"{kind}.js"), source("nadkit.css")
+        code, style = source("shared.js", *PARTS.get(kind, ()), f"{kind}.js"), source("nadkit.css")
         super().__init__(kind=kind, _esm=code, _css=style, **traits)
         self.on_msg(self._received)
 

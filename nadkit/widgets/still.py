@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from typing import Any
 
 from nadkit.widgets.choice import Choice
@@ -15,6 +16,8 @@ from nadkit.widgets.subject import Subject
 from nadkit.widgets.views.network import columns, legend
 from nadkit.widgets.views.words import summary
 
+# Control characters, which a name may hold and XML may not.
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PITCH, _ROWS, _TOP, _GAP, _LEAST = 9, 18, 56, 14, 56
 # Colour and outline, drawn from where the pen is, by the codes of the map.
 _SHAPES = {
@@ -28,8 +31,12 @@ _SHAPES = {
 
 def still_html(subject: Subject, choice: Choice, name: str) -> str:
     """Return a figure of the map and its caption; `name` is what the widget hides it by."""
-    words = summary(subject, choice)
-    image = base64.b64encode(still_svg(subject, choice).encode()).decode()
+    return figure_html(still_svg(subject, choice), summary(subject, choice), name)
+
+
+def figure_html(svg: str, words: str, name: str) -> str:
+    """Return a figure of an SVG document, its words and how to get the widget instead."""
+    image = base64.b64encode(svg.encode()).decode()
     caption = (
         f"{html.escape(words)} This is a static picture: run the cell in a notebook with a kernel to explore."
     )
@@ -38,6 +45,17 @@ def still_html(subject: Subject, choice: Choice, name: str) -> str:
         f'style="max-width:100%" src="data:image/svg+xml;base64,{image}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def display_with(still: str, bundle: Any) -> None:
+    """Display a widget, given its mime bundle, and what stands in for it."""
+    from IPython.display import HTML, display
+
+    # The picture first: where the widget lives, it hides the picture; elsewhere only the picture shows.
+    display(HTML(still))
+    # An anywidget gives data and metadata, a widget of ipywidgets the data alone.
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    display(data, metadata=metadata, raw=True)
 
 
 def still_svg(subject: Subject, choice: Choice) -> str:
@@ -65,10 +83,11 @@ def still_svg(subject: Subject, choice: Choice) -> str:
             at += 26 + 6.2 * len(words)
     width = max(x, at, 420)
     title = f'<text x="8" y="14" font-weight="bold">{html.escape(f"{subject.name}: {choice.task}")}</text>'
-    return (
+    return _NO_XML.sub(
+        "\ufffd",
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" '
         f'height="{height}" font-family="sans-serif" font-size="11" fill="#1b1f24">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{title}{"".join(made)}</svg>'
+        f'<rect width="100%" height="100%" fill="#fff"/>{title}{"".join(made)}</svg>',
     )
 
 

@@ -7,10 +7,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from nadkit import questions
 from nadkit.errors import ImageError, NadkitError
 from nadkit.masks import MaskSet, Unit
 
@@ -25,6 +26,21 @@ MOST_PICTURES = 2000
 """Pictures whose responses are read and that can be chosen, over all classes."""
 
 MOST_OF_CLASS = 100
+
+
+class Pictured(Protocol):
+    """Whatever has pictures to show."""
+
+    @property
+    def shown(self) -> Images | None:
+        """Return those that can be chosen."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Return the index of each in the images that were given."""
+
+    def class_of(self, place: int) -> str:
+        """Return the class of one that is shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +94,9 @@ class Subject:
                 )
         if network is not None:
             masks.check(network)
-            network = _copied(network)
+            network = copied(network)
+            # Weights are drawn from torch's one random state, which only this thread may touch.
+            questions.draw_untrained(network, masks)
         rows: list[int] = []
         if images is not None:
             classes = [index for index, name in enumerate(images.class_names) if name in masks.tasks]
@@ -150,12 +168,19 @@ class Subject:
         return str(self.shown.class_names[int(self.shown.labels[place])])
 
 
-def _copied(network: Network) -> Network:
+def copied(network: Network) -> Network:
+    """Return the network around a copy of its model.
+
+    Raises
+    ------
+    NadkitError
+        The model cannot be copied.
+    """
     try:
         return dataclasses.replace(network, model=copy.deepcopy(network.model))
     except Exception as error:
         raise NadkitError(
-            f"the model of {network.name} cannot be copied ({error}); an explorer works on a copy, so that "
+            f"the model of {network.name} cannot be copied ({error}); a widget works on a copy, so that "
             "it never gates the model that your cells run"
         ) from error
 

@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 HARNESS = (HERE / "harness.js").read_text()
 PATIENCE = 120.0  # seconds; generous, since a busy machine is no fault
 VIEW = {"width": 1200, "height": 1500}
+if expect is not None:
+    expect.set_options(timeout=PATIENCE * 1000 / 4)
 
 # What axe-core finds in widgets that are not ours: ipywidgets 8.1.9 gives a slider's handle no name.
 KNOWN_FAULTS = frozenset({"aria-input-field-name"})

@@ -145,8 +145,9 @@ def how(
     accepts if that is clearly above 0 over the task's own pictures, and rejects if it is clearly below 0 over
     those of the other classes ("clearly": by 1.96 standard errors; at most 50 pictures of a class are used).
 
-    **Source** φ: NAD.md section 5. The paper compares networks of different depth, width and density, whose
-    types of connection cannot be told from those; with one network a family nothing can be tested.
+    **Source** φ is the correlation of two masks as numbers 0 and 1. The paper compares networks of
+    different depth, width and density, whose types of connection cannot be told from those; with one network
+    a family nothing can be tested.
     """
     check_number("draws", draws, 1)
     check_number("seed", seed, 0)

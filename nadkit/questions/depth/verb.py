@@ -176,7 +176,7 @@ def where(
     layer without a ReLU (the cells of a searched network) is at a disadvantage to one with. Rank correlations
     treat layers as fixed; they speak of this network, not of networks.
 
-    **Source** NAD.md sections 3.2 and 4.5.
+    **Source** Hu et al., ICCV 2021, as released (cam_2x2.py), for `protocol="official"`; the rest is ours.
     """
     import pandas as pd
     from tqdm.auto import tqdm

@@ -113,11 +113,12 @@ export default panel((body, act) => {
     node.focus({ preventScroll: true });
   });
   const choose = (node) => {
-    const [column, unit] = node.dataset.at.split("/").map(Number);
+    const [column, unit] = node.dataset.at.split("/").map((one) => parseInt(one, 10));
     if (Number.isNaN(unit)) act("layer", columns[column].name);
     else act("unit", nameOf(columns[column], unit));
   };
   svg.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // zooming the page, not the map
     const node = event.target.closest?.("[data-key]");
     if (["+", "=", "-", "0"].includes(event.key)) {
       if (event.key === "0") reset();
@@ -129,7 +130,7 @@ export default panel((body, act) => {
   });
   /** The next mark that is not merely removed: down and up its column, left and right to the nearest one. */
   const step = (node, key) => {
-    const [column, unit] = node.dataset.at.split("/").map(Number);
+    const [column, unit] = node.dataset.at.split("/").map((one) => parseInt(one, 10));
     const side = { ArrowRight: 1, ArrowLeft: -1 }[key];
     let next = null;
     if (Number.isNaN(unit)) next = headers[column + (side ?? 0)];

@@ -30,7 +30,7 @@ export default panel((body, act) => {
   };
   stage.addEventListener("keydown", (event) => {
     const cell = event.target.closest?.("[data-cell]");
-    if (!cell) return;
+    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
     const [row, column] = cell.dataset.cell.split(",").map(Number);
     const way = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key];
     if (way) go(row + way[0], column + way[1]);
@@ -74,14 +74,15 @@ export default panel((body, act) => {
       svg.append(row);
       return made;
     });
-    stage.replaceChildren(svg);
+    stage.replaceChildren(...(state.rows.length ? [svg] : [])); // a grid of nothing is no grid
     return size;
   };
 
   let size = 30;
   return (state) => {
     state_ = state;
-    kinds.replaceChildren(...state.kinds.map(([kind, words]) => button(words, () => act("matrix", kind), { "aria-pressed": String(kind === state.kind), "data-key": `kind-${kind}` })));
+    kinds.replaceChildren(...state.kinds.map(([kind, words]) => button(words, () => act("matrix", kind), { "aria-pressed": String(kind === state.kind), "data-key": `kind-${kind}` })),
+      ...(state.turns ?? []).map(([way, words]) => button(words, () => act("turn", way), { "data-key": `turn-${way}` })));
     const shape = JSON.stringify([state.rows, state.columns]);
     if (shape !== drawn) { size = build(state); drawn = shape; current = null; }
     const numbers = size >= 26;

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from nadkit.widgets.answers import Answers, Failed, Key
+from nadkit.widgets.answers import Answers, Failed, Key, Worker
 
 State = dict[str, Any]
 
@@ -21,7 +21,7 @@ def missing(answers: Answers) -> str:
     return NO_IMAGES if answers.subject.images is None else ""
 
 
-def found(answers: Answers, keys: Sequence[Key], state: State) -> list[Any]:
+def found(answers: Worker, keys: Sequence[Key], state: State) -> list[Any]:
     """Return the answers to keys, None where there is none; the state says what is missing or failed."""
     values = [answers.get(key) for key in keys]
     failed = [value.text for value in values if isinstance(value, Failed)]

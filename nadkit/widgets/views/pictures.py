@@ -16,6 +16,12 @@ from nadkit.widgets.views.needs import State, found, missing
 MOST = 24
 """Pictures in a strip."""
 
+SIDES = (56, 40, 28)
+"""Pixels a side of a picture in a strip; fewer where colours would make the strips too long to send."""
+
+LETTERS = 120_000
+"""What the pictures of all strips take at most."""
+
 CLASSES = 5
 CELLS = 28
 """Rows and columns of a layer's map that are sent; finer ones are averaged."""
@@ -32,15 +38,19 @@ def pictures_state(subject: Subject, choice: Choice, answers: Answers) -> State:
     keys = picture_keys(subject, choice, answers)
     peaks, *values = found(answers, keys, state)
     answered = None if peaks is None else subject.answered(peaks.logits)
-    strips: dict[str, list[dict[str, Any]]] = {"answered right": [], "answered wrong": []}
+    strips: dict[str, list[tuple[int, str]]] = {"answered right": [], "answered wrong": []}
     for place in subject.of_class(choice.task):
         said = choice.task if answered is None else answered[place]
         strip = strips["answered right" if said == choice.task else "answered wrong"]
         if len(strip) < MOST:
-            strip.append(_one(subject, place, said if answered else "", choice.task))
+            strip.append((place, said if answered else ""))
     if answered is None:
         strips = {"not yet asked": strips["answered right"]}
-    state["strips"] = [[words, shown] for words, shown in strips.items()]
+    side = _side(subject, [place for strip in strips.values() for place, _ in strip])
+    state["strips"] = [
+        [words, [_one(subject, place, said, choice.task, side) for place, said in strip]]
+        for words, strip in strips.items()
+    ]
     if not any(strips.values()):
         state["note"] = f"there is no picture of {choice.task} among those given"
     if choice.place is not None:
@@ -69,11 +79,19 @@ def picture_keys(subject: Subject, choice: Choice, answers: Answers) -> list[Key
     return keys
 
 
-def _one(subject: Subject, place: int, said: str, task: str) -> dict[str, Any]:
+def _side(subject: Subject, places: list[int]) -> int:
+    """Return how large pictures can be so that all of them are not too much for a page."""
+    for side in SIDES[:-1]:
+        if sum(len(thumb(subject.shown, place, side)) for place in places) <= LETTERS:
+            return side
+    return SIDES[-1]
+
+
+def _one(subject: Subject, place: int, said: str, task: str, side: int) -> dict[str, Any]:
     wrong = f", answered {said}" if said and said != task else ""
     return {
         "index": subject.rows[place],
-        "src": thumb(subject.shown, place, 56),
+        "src": thumb(subject.shown, place, side),
         "caption": said if wrong else "",
         "alt": f"picture {subject.rows[place]} of {task}{wrong}",
     }

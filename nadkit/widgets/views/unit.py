@@ -7,7 +7,7 @@ from typing import Any
 from nadkit.masks import Unit
 from nadkit.widgets.answers import Answers
 from nadkit.widgets.choice import Choice
-from nadkit.widgets.subject import Subject, unit_in
+from nadkit.widgets.subject import Pictured, Subject, unit_in
 from nadkit.widgets.thumbs import thumb
 from nadkit.widgets.views.needs import State, found, missing
 from nadkit.widgets.views.words import many
@@ -72,7 +72,7 @@ def links(arch: Any, unit: Unit) -> dict[str, list[list[Any]]]:
     }
 
 
-def exciting(subject: Subject, peaks: Any, unit: Unit, count: int = PICTURES) -> list[dict[str, Any]]:
+def exciting(subject: Pictured, peaks: Any, unit: Unit, count: int = PICTURES) -> list[dict[str, Any]]:
     """Return the pictures that excite a unit most, with the place of the peak."""
     assert subject.shown is not None
     shown = []
