@@ -790,6 +790,21 @@ def test_a_fault_while_drawing_does_not_end_the_work(monkeypatch):
     assert slow.get(("graph", "b", 0.5)) == "about b"
 
 
+def test_a_wish_while_the_last_answer_is_drawn_is_not_lost():
+    slow = Slow()
+    slow.go.release(5)
+    later = [[("graph", "b", 0.5)]]
+
+    def drawn() -> None:
+        if slow.get(("graph", "a", 0.5)) and slow.now is None and later:
+            slow.ask(later.pop())
+
+    slow.changed = drawn
+    slow.ask([("graph", "a", 0.5)])
+    assert slow.wait(PATIENCE)
+    assert slow.get(("graph", "b", 0.5)) == "about b"
+
+
 def test_old_answers_are_let_go():
     slow = Slow()
     for number in range(70):

@@ -209,6 +209,16 @@ found["kernel"] = 1024 * int(notebook.cells[-1].outputs[0]["text"])
         yield Row("  peak resident memory of its kernel", found["kernel"] / 1e9, "GB", 0.7)
 
 
+def explorer() -> Iterator[Row]:
+    """`explore` in JupyterLab in Chromium; tests/benchmarks/explorer.py says what is measured."""
+    import explorer as benchmark
+
+    if benchmark.browser_path() is None:
+        print("explorer: not measured, there is no Chromium")
+        return
+    yield from benchmark.rows()
+
+
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "import": importing,
     "taps": taps,
@@ -217,6 +227,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "questions": questions,
     "tour": tour,
     "notebooks": notebooks,
+    "explorer": explorer,
 }
 
 

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
-from pages import PATIENCE, Lab, notebook_page
+from pages import PATIENCE, Lab, expect, notebook_page
 from server import jupyter_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 DRAWN = ".js-plotly-plot, .jupyter-widgets, img, svg"
+BUSY = ".nadkit-progress:not([hidden]), .nadkit-stale"  # a widget that is still at work
 MOST = 120_000  # bytes of a picture
 SETTLED = 2000  # milliseconds that a figure gets to be drawn
+TALL = 3000  # pixels of the window: higher than the explorer
 WIDTH = 1200  # pixels; fewer are taken where a picture would become too large
 
 
@@ -56,14 +58,21 @@ def small_png(data: bytes, most: int = MOST) -> bytes:
 def take(lab: Lab, path: Path, pages: Path | None = None) -> Path:
     """Run a notebook in the page and write its picture beside it; return where it is."""
     notebook = nbformat.read(path, as_version=4)
-    shutil.copy(path, lab.server.folder)
+    place = place_of(notebook, "picture")
+    if pages is None:  # what follows the cell would change the widget that it shows
+        code = [at for at, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+        notebook.cells = notebook.cells[: code[place] + 1]
+    nbformat.write(notebook, lab.server.folder / path.name)
     if (path.parent / "pictures").is_dir():
         shutil.copytree(path.parent / "pictures", lab.server.folder / "pictures", dirs_exist_ok=True)
     lab.open(path.name).run_all(600)
+    lab.page.set_viewport_size({"width": 1500, "height": TALL})  # an element is taken as far as it is seen
+    lab.page.wait_for_timeout(SETTLED)
+    expect(lab.output(place).locator(BUSY)).to_have_count(0, timeout=PATIENCE * 1000)
     lab.page.wait_for_timeout(SETTLED)
     target = path.parent / "pictures" / f"{path.stem}.png"
     target.parent.mkdir(exist_ok=True)
-    outputs = lab.output(place_of(notebook, "picture")).locator(".jp-OutputArea-output")
+    outputs = lab.output(place).locator(".jp-OutputArea-output")
     drawn = outputs.filter(has=lab.page.locator(DRAWN))
     target.write_bytes(small_png((drawn if drawn.count() else outputs).last.screenshot()))
     if pages is not None:

@@ -221,7 +221,6 @@ def test_a_wrong_picture_says_why(shown: Shown) -> None:
     shown.lab.until("explorer.unit", name)
     shown.drawn()
     expect(shown.panel("unit").get_by_role("heading", name="Links into it")).to_be_visible()
-    shown.lab.do("explorer.wait(120)")
 
 
 def test_what_goes_wrong_in_the_kernel_is_told_in_the_panel(shown: Shown) -> None:
@@ -281,6 +280,7 @@ def test_every_theme_can_be_read(shown: Shown, axe: Path, shots: Path, name: str
     shown.page.set_viewport_size(TALL)  # so that all of it is in one picture
     shown.drawn()
     expect(shown.panel("pictures").get_by_role("heading", name="Why")).to_be_visible()
+    shown.seen("controls")
     shown.page.wait_for_timeout(500)
     try:
         shown.page.screenshot(path=shots / f"explorer_{name}.png")
@@ -358,6 +358,7 @@ def test_notebook_7(nb7: Lab, shots: Path) -> None:
     nb7.do(START)
     shown.drawn()
     nb7.page.set_viewport_size(TALL)
+    shown.seen("controls")
     nb7.page.wait_for_timeout(500)
     nb7.page.screenshot(path=shots / "explorer_notebook7.png")
     assert nb7.page.external == []

@@ -133,6 +133,7 @@ def test_axe_finds_nothing(blank: Mount, axe: Path, shots: Path, drawn: Any, kin
     for name in ("everything", "stale", "failed", "strange names"):
         widget.put(state=drawn[name][kind])
         found[f"{name}, dark"] = violations(page, axe, include="#root")
+    widget.put(state=drawn["everything"][kind])
     page.screenshot(path=shots / f"panel_{kind}_dark.png", full_page=True)
     assert [f"{name}: {fault}" for name, faults in found.items() for fault in faults] == []
 

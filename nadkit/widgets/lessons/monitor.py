@@ -146,6 +146,7 @@ class LearningMonitor(Lesson):
             delattr(self.comm, "_reply_subshell_id")
 
     def _received(self, widget: object, content: Any, buffers: object) -> None:
+        content = content if isinstance(content, dict) else {}
         late = threading.get_ident() == self._learner
         if content.get("do") == "seen":
             # On the thread that learns, messages are read only once the cell is done.
