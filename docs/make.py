@@ -118,6 +118,11 @@ def relinked(text: str, origin: str, here: str, launch: Launch) -> str:
     return "".join(part if at % 2 else LINK.sub(moved, part) for at, part in enumerate(parts))
 
 
+def numbered(path: str, title: str) -> str:
+    """Return a lesson's title after its number, by which lessons name each other."""
+    return f"{Path(path).name[:2]} · {title}"
+
+
 def tree_of(names: list[str]) -> str:
     """Return what lists pages in the navigation."""
     return "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
@@ -183,14 +188,25 @@ def lay_out(source: Path, launch: Launch, *, run: bool) -> None:
                 cell.source = relinked(cell.source, path, f"tutorials/{name}", launch)
         head = notebook.cells[0].source
         question = re.search(r"\*\*Question\.\*\*\s*(.+?)(?:\n\n|\Z)", head, re.S)
-        rows.append(f"[{title}]({name})\n: {' '.join(question[1].split()) if question else ''}\n")
+        rows.append(
+            f"[{numbered(path, title)}]({name})\n: {' '.join(question[1].split()) if question else ''}\n"
+        )
         first, _, rest = head.partition("\n")
         notebook.cells[0].source = f"{first}\n\n{launch.lesson(path)}\n{rest}"
         page(f"tutorials/{name}", nbformat.writes(notebook))
     for path in sorted((ROOT / "notebooks").glob("pictures/*")):
         file(path, f"tutorials/pictures/{path.name}")
     intro = (DOCS / "_sphinx" / "tutorials.md").read_text()
-    page("tutorials/index.md", "\n".join([intro, *rows, tree_of([Path(path).stem for path in lessons])]))
+    page(
+        "tutorials/index.md",
+        "\n".join(
+            [
+                intro,
+                *rows,
+                tree_of([f"{numbered(path, title)} <{Path(path).stem}>" for path, title in lessons.items()]),
+            ]
+        ),
+    )
 
     for path in sorted(source.rglob("*")):  # a page of a lesson that was renamed
         if path.is_file() and path not in there:

@@ -122,7 +122,7 @@ def test_every_public_name_has_its_place_in_the_reference(site: dict[str, Page])
         names = getattr(module, "__all__", None) or [
             name
             for name, value in vars(module).items()
-            if inspect.isclass(value) and not name.startswith("_")
+            if inspect.isclass(value) and value.__module__ == module.__name__
         ]
         homes = {name: nadkit._HOMES.get(name) for name in names}
         # `nk.extract` is also `nk.graph.extract`: it stands there once, by its shorter name.
