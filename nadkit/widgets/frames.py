@@ -37,7 +37,7 @@ def frame(panel: str, subject: Subject, choice: Choice, answers: Answers) -> pd.
     if panel == "matrix":
         if choice.matrix == "accepted":
             known(answers, ("accepted", choice.threshold))
-        state = matrix_state(subject, choice, answers)
+        state = matrix_state(subject, choice, answers, digits=None)
         cells = [
             (
                 task,

@@ -28,15 +28,15 @@ APART = 8
 """Units named that tell two classes apart."""
 
 
-def matrix_state(subject: Subject, choice: Choice, answers: Answers) -> State:
-    """Return the matrix that is chosen, and what tells the chosen pair apart."""
+def matrix_state(subject: Subject, choice: Choice, answers: Answers, digits: int | None = 3) -> State:
+    """Return the matrix that is chosen, to some digits or to all, and what tells the chosen pair apart."""
     kind = choice.matrix
     state: State = {
         "kinds": [[name, words] for name, words in MATRICES.items()], "kind": kind, "task": choice.task,
         "other_task": choice.other_task, "stamp": choice.stamp, "units": [],
     }  # fmt: skip
     if kind == "accepted":
-        return state | _accepted(choice, answers, state)
+        return state | _accepted(choice, answers, state, digits)
     names, values = _overlap(subject, choice)
     where = "over all layers" if kind == "phi_all" else f"in {choice.layer}"
     what = "Jaccard index" if kind == "jaccard" else "φ (overlap beyond chance)"
@@ -45,7 +45,7 @@ def matrix_state(subject: Subject, choice: Choice, answers: Answers) -> State:
         "title": f"Matrix: {what} of what two classes keep {where}",
         "rows": names,
         "columns": names,
-        "values": [[_number(value) for value in row] for row in values.tolist()],
+        "values": [[_number(value, digits) for value in row] for row in values.tolist()],
         "summary": f"{what} {where} of {len(names)} classes; choose a cell to compare two of them",
         "note": f"{many(less, 'class', 'classes')} further from {choice.task} are left out" if less else "",
     }
@@ -107,7 +107,7 @@ def _pair(subject: Subject, choice: Choice) -> tuple[list[str], list[list[str]]]
     return lines, units
 
 
-def _accepted(choice: Choice, answers: Answers, state: State) -> State:
+def _accepted(choice: Choice, answers: Answers, state: State, digits: int | None) -> State:
     state = {
         **state, "title": "Matrix: pictures of each class that a sub-architecture accepts", "rows": [],
         "columns": [], "values": [], "pair": [], "summary": "",
@@ -129,7 +129,9 @@ def _accepted(choice: Choice, answers: Answers, state: State) -> State:
     state |= {
         "rows": tasks,
         "columns": classes,
-        "values": [[_number(value) for value in row] for row in wide.loc[tasks, classes].to_numpy().tolist()],
+        "values": [
+            [_number(value, digits) for value in row] for row in wide.loc[tasks, classes].to_numpy().tolist()
+        ],
         "summary": f"share of the pictures of a class (columns) that a sub-architecture (rows) accepts, "
         f"{len(tasks)} classes",
         "note": f"accepted: {'calibrated ' * (metric != 'accepted')}log-odds of the class above 0",
@@ -145,6 +147,6 @@ def _accepted(choice: Choice, answers: Answers, state: State) -> State:
     return state
 
 
-def _number(value: float) -> float | None:
+def _number(value: float, digits: int | None) -> float | None:
     """A number for JSON, which has no NaN."""
-    return None if math.isnan(value) else round(value, 3)
+    return None if math.isnan(value) else value if digits is None else round(value, digits)
