@@ -21,6 +21,9 @@ from hypothesis import settings
 
 from nadkit.errors import OptionalDependencyError, optional_import
 
+# The browser tests have a conftest of their own, and doctest would import two modules of one name.
+collect_ignore = ["conftest.py", "browser/conftest.py"]
+
 torch.set_num_threads(1)
 
 # The same examples in every run, so that no run fails by chance.
