@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -832,3 +834,23 @@ def test_every_mask_of_the_bundle_is_there_and_says_how_it_was_learned(name: str
         if job["objective"] == "one-vs-rest":
             assert settings.get("spread") == spread  # masks of before there was one have none
             assert max(abs(share - job["kept_share"]) for share in masks.kept_share().values()) < 0.01
+
+
+def test_large_pictures_pass_in_small_parts() -> None:
+    """What a network holds within it grows with the pixels, not with the number of pictures."""
+    network = nk.load_network("vgg-fashion")
+    seen: list[int] = []
+
+    def logits(inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(len(inputs))
+        return torch.zeros(len(inputs), 10)
+
+    stand_in: Any = SimpleNamespace(model=network.model, logits=logits)
+    assert len(whole_logits(stand_in, torch.zeros(1001, 1, 28, 28))) == 1001
+    assert seen == [500, 500, 1]
+    seen.clear()
+    assert len(whole_logits(stand_in, torch.zeros(50, 3, 224, 224))) == 50
+    assert seen == [20, 20, 10]
+    seen.clear()
+    whole_logits(stand_in, torch.zeros(2, 3, 2000, 2000))
+    assert seen == [1, 1]

@@ -11,6 +11,17 @@ from nadkit.errors import NadkitError
 from nadkit.networks.network import Network
 from nadkit.taps import Taps, frozen
 
+MOST = 500
+"""Pictures in one forward pass, at most."""
+
+_NUMBERS = 3_072_000  # in them, such as those of 1,000 pictures of 32 × 32
+
+
+def _parts(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Inputs in parts: 500 photographs at once would take many gigabytes within a network."""
+    most = _NUMBERS // max(1, inputs[:1].numel())
+    return inputs.split(max(1, min(batch_size, most)))
+
 
 def log_odds(logits: Tensor) -> Tensor:
     """Return log p_k / (1 − p_k) of the softmax for every class k.
@@ -54,7 +65,7 @@ def log_rest(logits: Tensor) -> Tensor:
     return torch.where(is_top, of_top, rest + logits.gather(-1, top))
 
 
-def whole_logits(network: Network, inputs: Tensor, *, batch_size: int = 500) -> Tensor:
+def whole_logits(network: Network, inputs: Tensor, *, batch_size: int = MOST) -> Tensor:
     """Return the whole network's logits (N, n_classes) for prepared inputs, without gradients.
 
     Examples
@@ -68,14 +79,14 @@ def whole_logits(network: Network, inputs: Tensor, *, batch_size: int = 500) -> 
     ----------
     network : the network; its modes and gradient flags come back
     inputs : (N, C, H, W), made by `network.prepare`
-    batch_size : pictures per forward pass
+    batch_size : pictures per forward pass, at most; of large pictures, as many as hold 3 million numbers
     """
     with frozen(network.model), torch.no_grad():
-        return torch.cat([network.logits(part) for part in inputs.split(batch_size)])
+        return torch.cat([network.logits(part) for part in _parts(inputs, batch_size)])
 
 
 def gated_logits(
-    network: Network, inputs: Tensor, gates: Mapping[str, Tensor], *, batch_size: int = 500
+    network: Network, inputs: Tensor, gates: Mapping[str, Tensor], *, batch_size: int = MOST
 ) -> Tensor:
     """Return the logits of the network gated to each of several tasks in turn.
 
@@ -84,7 +95,7 @@ def gated_logits(
     network : the network
     inputs : (N, C, H, W), made by `network.prepare`
     gates : address → (n_tasks, n_units), at least one layer; 1 keeps, 0 removes
-    batch_size : pictures per forward pass
+    batch_size : pictures per forward pass, at most; of large pictures, as many as hold 3 million numbers
 
     Returns
     -------
@@ -119,5 +130,5 @@ def gated_logits(
     with frozen(network.model), torch.no_grad():
         for task in range(n_tasks):
             with Taps(network, (), gates={a: g[task] for a, g in gates.items()}):
-                out.append(torch.cat([network.logits(part) for part in inputs.split(batch_size)]))
+                out.append(torch.cat([network.logits(part) for part in _parts(inputs, batch_size)]))
     return torch.stack(out)
