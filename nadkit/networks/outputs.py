@@ -20,7 +20,8 @@ _NUMBERS = 3_072_000  # in them, such as those of 1,000 pictures of 32 × 32
 def _parts(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Inputs in parts: 500 photographs at once would take many gigabytes within a network."""
     most = _NUMBERS // max(1, inputs[:1].numel())
-    return inputs.split(max(1, min(batch_size, most)))
+    parts: tuple[Tensor, ...] = inputs.split(max(1, min(batch_size, most)))
+    return parts
 
 
 def log_odds(logits: Tensor) -> Tensor:
