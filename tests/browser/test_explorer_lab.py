@@ -280,6 +280,7 @@ def test_every_theme_can_be_read(shown: Shown, axe: Path, shots: Path, name: str
     shown.page.set_viewport_size(TALL)  # so that all of it is in one picture
     shown.drawn()
     expect(shown.panel("pictures").get_by_role("heading", name="Why")).to_be_visible()
+    shown.panel("map").get_by_role("button", name="whole map").click()
     shown.seen("controls")
     shown.page.wait_for_timeout(500)
     try:
@@ -358,6 +359,7 @@ def test_notebook_7(nb7: Lab, shots: Path) -> None:
     nb7.do(START)
     shown.drawn()
     nb7.page.set_viewport_size(TALL)
+    shown.panel("map").get_by_role("button", name="whole map").click()
     shown.seen("controls")
     nb7.page.wait_for_timeout(500)
     nb7.page.screenshot(path=shots / "explorer_notebook7.png")
