@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from vision_models import vision
 
-from nadkit.errors import OptionalDependencyError, optional_import
+from nadkit.errors import OptionalDependencyError
 
 torch.set_num_threads(1)
 
@@ -52,6 +53,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `vision` need a torchvision that loads, not merely one that is installed."""
     if item.get_closest_marker("vision"):
         try:
-            optional_import("torchvision", "vision")
+            vision("torchvision")
+            vision("timm")
         except OptionalDependencyError as error:
             pytest.skip(str(error))

@@ -57,10 +57,12 @@ class Call:
             return "has no axis of units"
         samples, units, folds = self.axes
         if samples != 0:
-            where = "not known" if samples is None else f"axis {samples}"
-            return f"the axis of its samples is {where}, not axis 0"
-        if axis is None and (len(units) != 1 or units[0] == 0):
-            return "the axis of its units is not known; say it: layers={address: axis}"
+            where = "no axis that is known" if samples is None else f"axis {samples}"
+            return f"has its samples on {where}, not on axis 0"
+        if axis is None and len(units) > 1:
+            return f"has its units split over axes {' and '.join(map(str, units))}"
+        if axis is None and (not units or units[0] == 0):
+            return "has its units on no axis that is known; say which: layers={address: axis}"
         at = units[0] if axis is None else axis % out.ndim
         return Layer(out.shape[at], at + (folds > 1), self.feeds_norm, folds)
 

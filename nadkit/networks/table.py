@@ -64,8 +64,9 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
     DataFrame
         `address`; `type` of the module, or `function`; `calls` of it in the pass, 0 if it never ran;
         `output` and `shape`; `units` on `axis` of a record, missing where it cannot be tapped; `in_place`,
-        who writes into the output; `feeds_norm`, a normalisation reads it, so that a gate of 0 is not absence;
-        `order` of completion from 0; `tappable`, or else `reason`; `recommended`, what `layers="auto"` takes.
+        who writes into the output; `feeds_norm`, a normalisation reads it, so that a gate of 0 is not
+        absence; `order` of completion from 0; `tappable`, or else `reason`; `recommended`, what
+        `layers="auto"` takes.
 
     Raises
     ------
