@@ -84,4 +84,8 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
             )  # fmt: skip
         else:
             model = models.get_model(name, weights=None, num_classes=len(CLASSES), **settings)
+    with torch.no_grad():
+        for weight in model.parameters():  # heads and scales that start at zero would hide all before them
+            if not weight.abs().max() > 1e-4:
+                weight.normal_(std=0.1)
     return model.eval(), torch.randn(3, 3, size, size)
