@@ -530,6 +530,28 @@ def test_another_thread_is_refused() -> None:
     assert len(said) == 1
 
 
+def test_a_model_on_two_devices_is_refused_by_their_names() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(), nn.Linear(256, 3, device="meta"))
+    with pytest.raises(NadkitError, match=r"parameters lie on cpu and meta; move it to one"):
+        Network.wrap(model, ["a", "b", "c"], example=X)
+
+
+@pytest.mark.parametrize("model", [Small(), Former(Torchs(12, 3, "first"))], ids=["maps", "heads"])
+def test_gates_follow_autocast(model: nn.Module) -> None:
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        table = nk.layers(model.eval(), X)
+        usable = list(table[table["tappable"]]["address"])
+        layers, _ = choose_layers(model, X, usable)
+        network = type("Named", (), {"model": model, "layers": layers})()
+        with Taps(network) as plain:
+            expected = model(X)
+        with Taps(network, gates={a: torch.ones(layer.units) for a, layer in layers.items()}) as taps:
+            assert torch.equal(model(X), expected)
+    assert expected.dtype == torch.bfloat16
+    for address in usable:
+        assert taps.activations[address].dtype == plain.activations[address].dtype
+
+
 # Nothing left behind.
 
 

@@ -258,8 +258,8 @@ class Network:
         ImageError
             The example is not pictures, or `prepare` refuses it.
         NadkitError
-            No module; class names that are one text, repeat or are fewer than two; an
-            output that is not logits: wrong shape, not finite, or probabilities that sum to 1.
+            No module, or one on several devices; class names that are one text, repeat or are fewer than
+            two; an output that is not logits: wrong shape, not finite, or probabilities that sum to 1.
 
         Examples
         --------
@@ -271,6 +271,12 @@ class Network:
             raise NadkitError(f"cannot wrap a {type(model).__name__}; give a torch.nn.Module")
         for module in model.modules():
             check_model(module)
+        devices = {str(parameter.device) for parameter in model.parameters()}
+        if len(devices) > 1:
+            raise NadkitError(
+                f"the model's parameters lie on {' and '.join(sorted(devices))}; move it to one: "
+                "model.to(device)"
+            )
         names = _check_names(class_names)
         if not isinstance(example, Tensor) or example.ndim != 4 or not len(example):
             got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
