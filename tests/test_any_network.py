@@ -296,7 +296,10 @@ AXES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Tensor], Ten
     ),
     "windows": (
         lambda: nn.Linear(2, 5),
-        lambda m, x: m(x.reshape(len(x), 2, 2, 4, 8).permute(0, 2, 3, 4, 1).reshape(2 * len(x), 32, 2)),
+        lambda m, x: (
+            m(x.reshape(len(x), 2, 2, 4, 8).permute(0, 2, 3, 4, 1).reshape(2 * len(x), 32, 2))
+            .unflatten(1, (4, 8))  # reads the axes as they are, windows in the samples' one
+        ),
         Layer(5, 3, folds=2),
     ),
     "groups shuffled": (
@@ -320,6 +323,53 @@ class Way(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(self.place, x).reshape(len(x), -1)[:, :3]
+
+
+def test_pixels_in_a_row_of_one_picture_with_one_channel() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        assert choose_layers(model, torch.ones(1, 1, 1, 3), ["0", "1"])[0] == {
+            "0": Layer(3, 1),
+            "1": Layer(3, 1),
+        }
+
+
+def test_what_no_function_tells_of_is_read_off_the_modules_inputs() -> None:
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:  # noqa: ARG004 (torch calls it so)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+            return grad * 2
+
+    class Own(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = Twice.apply(x)
+            return out
+
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(2), Own())
+    with torch.no_grad():
+        assert choose_layers(model, X, ["2"])[0] == {"2": Layer(4, 1)}
+
+
+def test_a_network_of_torchs_encoder_answers_the_same_bits_tapped_or_not() -> None:
+    """Without hooks, modes and gradients torch would run the whole layer in one step of its own."""
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(12, 4, 48, batch_first=True)
+    model = Former(encoder)
+    network = Network.wrap(model, ["a", "b", "c"], example=X, layers=["attention.linear1", "attention:relu"])
+    with torch.no_grad():
+        many = torch.rand(40, 2, 8, 8)
+        plain = network.logits(many)
+        ones = {address: torch.ones(layer.units) for address, layer in network.layers.items()}
+        with Taps(network, gates=ones):
+            assert torch.equal(network.logits(many), plain)
+        with Taps(network, (), gates={"attention.linear1": ones["attention.linear1"]}):
+            assert torch.equal(network.logits(many), plain)
+        assert not torch.equal(model.eval()(many), plain)  # the fast way: equal but for the last bits
+        torch.testing.assert_close(model(many), plain)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -131,7 +131,8 @@ class AxisRecord:
             samples, folds = 0, max(1, made.shape[0] // self._count)
         elif axes.samples:
             samples = next(iter(_placed(source.shape, made.shape, (axes.samples,))), None)
-        return Axes(samples, _placed(source.shape, made.shape, axes.units), folds)
+        # With one sample, sizes alone cannot tell its axis from others: units never move to it.
+        return Axes(samples, _placed(source.shape, made.shape, axes.units, lowest=int(samples == 0)), folds)
 
     def _product(self, last: object, made: Tensor) -> tuple[int, ...]:
         """Return the units of a product of matrices: those of its last factor, if they are at its end."""
@@ -176,7 +177,9 @@ def _moved(
     ]
 
 
-def _placed(before: Sequence[int], after: Sequence[int], axes: tuple[int, ...]) -> tuple[int, ...]:
+def _placed(
+    before: Sequence[int], after: Sequence[int], axes: tuple[int, ...], lowest: int = 0
+) -> tuple[int, ...]:
     """Return the axes of a new shape that hold what these axes held, () if other things came among it."""
     if not axes:
         return ()
@@ -184,7 +187,7 @@ def _placed(before: Sequence[int], after: Sequence[int], axes: tuple[int, ...]) 
     if last - first + 1 != len(axes):
         return tuple(axes) if tuple(before) == tuple(after) else ()
     ahead, size = math.prod(before[:first]), math.prod(before[first : last + 1])
-    for start in range(len(after)):
+    for start in range(lowest, len(after)):
         if math.prod(after[:start]) != ahead or (after[start] == 1 and size > 1):
             continue
         for stop in range(start + 1, len(after) + 1):
