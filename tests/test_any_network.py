@@ -335,19 +335,9 @@ def test_pixels_in_a_row_of_one_picture_with_one_channel() -> None:
 
 
 def test_what_no_function_tells_of_is_read_off_the_modules_inputs() -> None:
-    class Twice(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:  # noqa: ARG004 (torch calls it so)
-            return x * 2
-
-        @staticmethod
-        def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
-            return grad * 2
-
     class Own(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = Twice.apply(x)
-            return out
+            return torch.from_numpy(x.numpy() * 2)
 
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(2), Own())
     with torch.no_grad():
