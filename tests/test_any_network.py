@@ -125,6 +125,33 @@ def test_functions_that_matter_have_rows() -> None:
     assert table.loc["block.conv2", "in_place"] == "block:add"
 
 
+def test_a_sum_that_is_overwritten_before_its_block_ends_has_a_row() -> None:
+    """As in torchvision's residual blocks: the sum, its ReLU and the block give one and the same tensor."""
+
+    class Inplace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(2, 2, 1), nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.conv(x)
+            y += x
+            out: Tensor = self.relu(y)
+            return out
+
+    model = nn.Sequential(Inplace())
+    table = nk.layers(model, X).set_index("address")
+    assert list(table.index) == ["0.conv", "0:add", "0.relu", "0"]
+    assert list(table["in_place"]) == ["0:add", "0.relu", "", ""]
+    with torch.no_grad(), Taps(model, ["0:add"], gates={"0:add": torch.tensor([1.0, 0.0])}) as taps:
+        answer = model(X)
+        assert torch.equal(
+            taps.activations["0:add"][:, 0], (F.conv2d(X, *model[0].conv.parameters()) + X)[:, 0]
+        )
+    assert (taps.activations["0:add"] < 0).any()
+    assert not answer[:, 1].any()
+
+
 def test_the_model_runs_once() -> None:
     model, runs = Small().eval(), []
     model.register_forward_pre_hook(lambda *_: runs.append(1))

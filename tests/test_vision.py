@@ -209,6 +209,7 @@ def test_paper_names_the_published_places() -> None:
 
 
 def test_what_never_runs_is_named() -> None:
+    assert "layer1.0:add" in set(nk.layers(*build("torchvision:resnet18"))["address"])
     dead = {"torchvision:vit_b_16": 12, "torchvision:swin_t": 24, "torchvision:resnet50": 0}
     for name, count in dead.items():
         table = nk.layers(*build(name))

@@ -45,6 +45,7 @@ class Call:
     address: str = ""
     axes: Axes = field(default_factory=Axes)
     in_place: str = ""  # who writes into the output
+    same: bool = False  # a function's output that its module gives as its own, as it is
 
     def layer(self, axis: int | None = None) -> Layer | str:
         """Return the place's `Layer`, or why it cannot be gated; an axis given is taken as the units'."""
@@ -154,11 +155,9 @@ class _Recorder(Watch):
 
     def ended(self, path: str, module: nn.Module, args: list[Any], output: object) -> None:
         """Note a module's call; what one of its functions gave as its output goes by the module's name."""
-        self.calls = [
-            call
-            for call in self.calls
-            if call.output is not output or call.module or split_function(call.path)[0] != path
-        ]
+        for at, call in enumerate(self.calls):
+            if call.module is None and call.output is output and split_function(call.path)[0] == path:
+                call.same = not any(t == id(output) and done > at for t, done, _ in self.written)
         for tensor in tensors([output]):
             if not self.axes.knows(tensor):  # made where no function is seen
                 self.axes.follow("", nn.Identity(), args, {}, tensor)
@@ -174,6 +173,7 @@ class _Recorder(Watch):
             if isinstance(call.output, Tensor) and not call.axes.units:
                 call.axes = self.axes.of(call.output)
             call.in_place = next((who for t, done, who in self.written if t == output and done > at), "")
+        self.calls = [call for call in self.calls if not call.same]
 
 
 def record_calls(model: nn.Module, inputs: Tensor) -> Recording:
