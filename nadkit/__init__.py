@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nadkit.masks import MaskSet as MaskSet
     from nadkit.masks import Unit as Unit
     from nadkit.networks import Network as Network
+    from nadkit.networks import layers as layers
     from nadkit.networks import load_masks as load_masks
     from nadkit.networks import load_network as load_network
     from nadkit.questions import how as how
@@ -68,6 +69,7 @@ _HOMES: dict[str, str | None] = {
     "heatmap": "heatmaps",
     "how": "questions",
     "layer_graph": "graph",
+    "layers": "networks",
     "learn_masks": "learn",
     "load_images": "images",
     "load_masks": "networks",

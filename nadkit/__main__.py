@@ -43,10 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("tour", help="take a bundled network apart, write a page that shows it")
     command.add_argument("--learn", action="store_true", help="learn the ten masks afresh for the table")
     command.add_argument("--out", type=Path, default=Path("build/tour.html"), help="default: %(default)s")
-    commands.add_parser("doctor", help="check this environment, line by line")
+    check = commands.add_parser("doctor", help="check this environment, line by line")
+    check.add_argument(
+        "--model", help="list the layers of one instead: torchvision:resnet50, timm:vit_tiny_…"
+    )
+    check.add_argument("--size", type=int, default=224, help="of its pictures, default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        return doctor() if options.command == "doctor" else tour(options.out, learn=options.learn)
+        if options.command == "doctor":
+            return list_layers(options.model, options.size) if options.model else doctor()
+        return tour(options.out, learn=options.learn)
     except NadkitError as error:
         print(f"nadkit: {error}", file=sys.stderr)
     except ImportError as error:
@@ -258,6 +264,33 @@ def doctor() -> int:
             states.append(state)
     print(f"{len(states)} checks: {states.count('FAIL')} failed, {states.count('warn')} warned")
     return 1 if "FAIL" in states else 0
+
+
+def list_layers(name: str, size: int) -> int:
+    """Print the places of a model of torchvision or timm, with fresh weights, as a tree, and their counts."""
+    import torch
+
+    from nadkit.networks import layers
+
+    library, _, model_name = name.partition(":")
+    if library not in ("torchvision", "timm") or not model_name:
+        raise NadkitError(
+            f"no model {name!r}; give torchvision:NAME or timm:NAME, as in torchvision:resnet50"
+        )
+    package = optional_import(library, "vision")
+    try:
+        if library == "timm":
+            model = package.create_model(model_name, pretrained=False)
+        else:
+            model = package.models.get_model(model_name, weights=None)
+    except (ValueError, RuntimeError) as error:
+        raise NadkitError(f"{library} makes no model {model_name!r}: {error}") from None
+    table = layers(model.eval(), torch.zeros(1, 3, size, size))
+    counts = (
+        f"{len(table)} places, {table['tappable'].sum()} tappable, {table['recommended'].sum()} recommended"
+    )
+    print(f"{table}\n{counts} (*); {table['reason'].str.startswith('dead').sum()} dead")
+    return 0
 
 
 def check_python(version: Sequence[int] = sys.version_info[:3]) -> Iterator[Check]:

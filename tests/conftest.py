@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from vision_models import vision
 
-from nadkit.errors import OptionalDependencyError, optional_import
+from nadkit.errors import OptionalDependencyError
 
 # The browser tests have a conftest of their own, and doctest would import two modules of one name.
 collect_ignore = ["conftest.py", "browser/conftest.py"]
@@ -59,7 +60,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `vision` need a torchvision that loads, not merely one that is installed."""
     if item.get_closest_marker("vision"):
         try:
-            optional_import("torchvision", "vision")
+            vision("torchvision")
+            vision("timm")
         except OptionalDependencyError as error:
             pytest.skip(str(error))
 

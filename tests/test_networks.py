@@ -441,7 +441,7 @@ def test_other_bad_input_of_wrap() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scripting is deprecated
         traced = torch.jit.trace(small().eval(), X)
-    with pytest.raises(NadkitError, match="scripted or traced model takes no hooks; wrap the module it was"):
+    with pytest.raises(NadkitError, match="scripted or traced model takes no hooks; take the module it was"):
         Network.wrap(nn.Sequential(traced), NAMES, example=X)
     with pytest.raises(LayerError, match=r"no layer '2.relu' in Sequential; there are: 0, 1"):
         Network.wrap(small(), NAMES, example=X, layers=["2.relu"])

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError
-from nadkit.networks.places import choose_layers, record_calls
+from nadkit.networks.places import choose_layers
+from nadkit.networks.recording import record_calls
 from nadkit.taps import Layer, Taps
 
 X = torch.linspace(-1, 1, 2 * 2 * 8 * 8).reshape(2, 2, 8, 8)
@@ -47,7 +48,7 @@ def test_calls_come_in_order_of_completion_with_numbers_only_where_needed() -> N
     relu = nn.ReLU()
     inner = nn.Sequential(conv(), relu)
     model = nn.Sequential(inner, relu, nn.MaxPool2d(2))
-    calls, out = record_calls(model, X)
+    calls, out, _ = record_calls(model, X)
     assert [c.address for c in calls] == ["0.0", "0.1#1", "0", "0.1#2", "2"]
     assert [c.number for c in calls] == [1, 1, 1, 2, 1]
     assert torch.equal(out, model(X)) if isinstance(out, Tensor) else pytest.fail("no tensor")
@@ -135,7 +136,7 @@ def test_feeds_norm(way: str) -> None:
     )  # fmt: skip
     model.register_buffer("ones", torch.ones(4))
     with torch.no_grad():
-        calls, _ = record_calls(model.eval(), X)
+        calls, _, _ = record_calls(model.eval(), X)
         layers, _ = choose_layers(model, X, ["place"])
     assert {c.path: c.feeds_norm for c in calls}["place"] is expected
     assert layers == {"place": Layer(4, 1, expected)}
@@ -144,7 +145,7 @@ def test_feeds_norm(way: str) -> None:
 
 def test_in_place_activation_after_a_norm_does_not_feed_it() -> None:
     model = nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(inplace=True), conv(4))
-    calls, _ = record_calls(model.eval(), X)
+    calls, _, _ = record_calls(model.eval(), X)
     assert [c.feeds_norm for c in calls] == [True, False, False, False]
 
 
@@ -159,7 +160,7 @@ def test_identities_of_freed_tensors_are_not_mistaken() -> None:
 
     model = Composed(run, place=nn.Conv2d(2, 2, 1), norm=nn.BatchNorm2d(2)).eval()
     with torch.no_grad():
-        calls, _ = record_calls(model, X)
+        calls, _, _ = record_calls(model, X)
     assert not any(c.feeds_norm for c in calls if c.path == "place")
 
 
@@ -385,7 +386,7 @@ def test_patterns(wanted: str | list[str], found: list[str]) -> None:
         ("layer2.0#x", r"calls are counted 1, 2"),
         ("", r"names the whole model"),
         ([], r"no layers were named"),
-        (None, r"layers are None; give 'auto', a pattern"),
+        (None, r"layers are None; give 'auto', 'paper', a pattern"),
         ([3], r"an address is text"),
         ("layer[z-a]", r"no pattern of layers: bad character range"),
     ],
@@ -404,13 +405,13 @@ def test_a_module_that_did_not_run_or_has_no_units_is_named_as_such() -> None:
     model = Composed(run, pair=pair, idle=conv(), head=nn.Linear(4, 3), counts=counts)
     with pytest.raises(LayerError, match="layer 'idle' did not run in Composed on the example"):
         addresses(model, "idle")
-    with pytest.raises(LayerError, match="layer 'pair' returns a tuple, not a tensor with units"):
+    with pytest.raises(LayerError, match="layer 'pair' gives a tuple of 2, not one tensor"):
         addresses(model, "pair")
     assert addresses(model, "*") == ["head"]  # a pattern passes over what has no units
     with pytest.raises(LayerError, match=r"'p\?ir' fits no layer"):
         addresses(model, "p?ir")
     whole = nn.Sequential(counts, Composed(lambda _m, x: x[:, None].float()), conv(1))
-    with pytest.raises(LayerError, match=r"layer '0' returns torch.int64 \(2, 8, 8\), not a tensor"):
+    with pytest.raises(LayerError, match=r"layer '0' gives torch.int64, not floats"):
         addresses(whole, "0")
 
 

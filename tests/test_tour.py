@@ -555,3 +555,24 @@ def test_a_broken_check_is_one_failed_line_and_the_others_go_on(
     )
     assert lines[-1] == "8 checks: 1 failed, 1 warned"
     assert lines[-2].startswith("warn  gates")
+
+
+def test_doctor_lists_the_layers_of_a_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def get_model(name: str, weights: object) -> torch.nn.Module:
+        assert weights is None
+        if name != "tiny":
+            raise ValueError(f"Unknown model {name}")
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+
+    library = SimpleNamespace(models=SimpleNamespace(get_model=get_model))
+    monkeypatch.setattr(command, "optional_import", lambda *_: library)
+    assert command.main(["doctor", "--model", "torchvision:tiny", "--size", "8"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == "* 1  ReLU  (1, 4, 6, 6)  4 units on axis 1"
+    assert said[-1] == "3 places, 3 tappable, 1 recommended (*); 0 dead"
+    assert command.main(["doctor", "--model", "torchvision:huge"]) == 1
+    assert "torchvision makes no model 'huge': Unknown model huge" in capsys.readouterr().err
+    assert command.main(["doctor", "--model", "tiny"]) == 1
+    assert "no model 'tiny'; give torchvision:NAME" in capsys.readouterr().err

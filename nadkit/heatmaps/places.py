@@ -7,14 +7,13 @@ address alone, and hooks of captum never touch the network's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nadkit.networks import Network, log_odds
-from nadkit.taps import Taps, parse_address
+from nadkit.taps import Taps
 
 
 class Place(nn.Module):
@@ -50,34 +49,10 @@ def answers(network: Network, places: Mapping[str, Place]) -> Callable[[Tensor],
     """
 
     def forward(inputs: Tensor) -> Tensor:
-        with _passing(network.model, places):
+        with Taps(network, (), edits=places):
             return log_odds(network.logits(inputs))
 
     return forward
-
-
-@contextmanager
-def _passing(model: nn.Module, places: Mapping[str, Place]) -> Iterator[None]:
-    calls: dict[nn.Module, dict[int, Place]] = {}
-    for address, place in places.items():
-        path, call = parse_address(address)
-        calls.setdefault(model.get_submodule(path), {})[call or 1] = place
-    with ExitStack() as stack:
-        for module, chosen in calls.items():
-            stack.callback(module.register_forward_hook(_hook(chosen)).remove)
-        yield
-
-
-def _hook(chosen: Mapping[int, Place]) -> Callable[[nn.Module, object, Tensor], Tensor | None]:
-    done = 0
-
-    def hook(module: nn.Module, args: object, output: Tensor) -> Tensor | None:  # noqa: ARG001 (torch's)
-        nonlocal done
-        done += 1
-        place = chosen.get(done)
-        return None if place is None else place(output)
-
-    return hook
 
 
 def connected(network: Network, inputs: Tensor) -> Sequence[str]:

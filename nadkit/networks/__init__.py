@@ -11,11 +11,12 @@ from nadkit.networks.bundled import (
 )
 from nadkit.networks.network import Network, Standardise, hash_weights
 from nadkit.networks.outputs import gated_logits, log_odds, log_rest, whole_logits
+from nadkit.networks.table import layers
 from nadkit.networks.untrained import make_untrained, restore_untrained
 from nadkit.taps import Layer
 
 __all__ = [
     "BUNDLED", "DATA", "Layer", "Network", "Standardise", "fresh_network", "gated_logits", "hash_weights",
-    "load_masks", "load_network", "log_odds", "log_rest", "make_untrained", "mask_path", "model_card",
-    "restore_untrained", "whole_logits",
+    "layers", "load_masks", "load_network", "log_odds", "log_rest", "make_untrained", "mask_path",
+    "model_card", "restore_untrained", "whole_logits",
 ]  # fmt: skip

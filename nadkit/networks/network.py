@@ -6,17 +6,18 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import LazyPixels
-from nadkit.networks.places import choose_layers
-from nadkit.taps import Layer, frozen
+from nadkit.networks.places import Wanted, choose_layers
+from nadkit.taps import Layer, check_model, frozen
 
 
 class Standardise:
@@ -194,7 +195,9 @@ class Network:
     def logits(self, inputs: Tensor) -> Tensor:
         """Return (N, n_classes) for inputs made by `prepare`; of a tuple, the first element.
 
-        A model that is in training mode answers as in evaluation mode, and gets its mode back.
+        A model that is in training mode answers as in evaluation mode, and gets its mode back. Attention
+        takes its usual way through torch, not the fast one that no hook can see, so that gates of one change
+        no bit.
         """
         with _evaluating(self.model):
             out = self.model(inputs)
@@ -223,7 +226,7 @@ class Network:
         class_names: Sequence[str],
         *,
         example: Tensor,
-        layers: str | Sequence[str] = "auto",
+        layers: Wanted = "auto",
         preprocess: Callable[[Tensor], Tensor] | None = None,
         name: str | None = None,
     ) -> Network:
@@ -234,8 +237,11 @@ class Network:
         model : the module; it is run once on the example, frozen for that moment and restored
         class_names : one name per logit, at least two
         example : (N, C, H, W) pixels, at least one picture
-        layers : `"auto"` (block outputs, never a place that feeds a normalisation), a pattern such as
-            `"layer3.*"` (`*` stays within one name, `**` goes over dots), or a list of addresses and patterns
+        layers : `"auto"` (block outputs, never a place that feeds a normalisation), `"paper"` (the published
+            places of VGG, ResNet, DenseNet and DARTS), a pattern such as `"layer3.*"` or `"**:heads"` (`*`
+            stays within one name, `**` goes over dots), a type of modules, a function of an address and
+            its module, or a list of these and of addresses; or addresses → the axis of their units. The
+            places there are, and those of `"auto"`: `nk.layers(model, example)`
         preprocess : pixels → the model's input; by default uint8 becomes [0, 1] and floats pass unchanged
         name : by default the module's class name in lower case
 
@@ -247,12 +253,13 @@ class Network:
         Raises
         ------
         LayerError
-            No layer fits what was asked; the closest addresses are given.
+            No layer fits what was asked (the closest addresses are given); a scripted, compiled or replicated
+            model.
         ImageError
             The example is not pictures, or `prepare` refuses it.
         NadkitError
-            No module, or a scripted one; class names that are one text, repeat or are fewer than two; an
-            output that is not logits: wrong shape, not finite, or probabilities that sum to 1.
+            No module, or one on several devices; class names that are one text, repeat or are fewer than
+            two; an output that is not logits: wrong shape, not finite, or probabilities that sum to 1.
 
         Examples
         --------
@@ -262,8 +269,14 @@ class Network:
         """
         if not isinstance(model, nn.Module):
             raise NadkitError(f"cannot wrap a {type(model).__name__}; give a torch.nn.Module")
-        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-            raise NadkitError("a scripted or traced model takes no hooks; wrap the module it was made from")
+        for module in model.modules():
+            check_model(module)
+        devices = {str(parameter.device) for parameter in model.parameters()}
+        if len(devices) > 1:
+            raise NadkitError(
+                f"the model's parameters lie on {' and '.join(sorted(devices))}; move it to one: "
+                "model.to(device)"
+            )
         names = _check_names(class_names)
         if not isinstance(example, Tensor) or example.ndim != 4 or not len(example):
             got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
@@ -282,13 +295,26 @@ class Network:
         return replace(network, layers=MappingProxyType(chosen))
 
 
+class _Usual(TorchFunctionMode):
+    """Do nothing; while any mode is open, torch's attention runs function by function."""
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:  # fmt: skip
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
+    attends = any(isinstance(module, nn.MultiheadAttention) for module in modules)
     try:
         for module in training:
             module.training = False
-        yield
+        with _Usual() if attends else nullcontext():
+            yield
     finally:
         for module in training:
             module.training = True

@@ -1,24 +1,17 @@
-"""Where a gate may sit: find the calls of a model's modules, and pick block outputs among them."""
+"""Where a gate may sit: pick block outputs, published places or what was asked for among a model's calls."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from nadkit.errors import LayerError, closest
-from nadkit.taps import Layer, parse_address
+from nadkit.networks.published import pick_published
+from nadkit.networks.recording import NORMS, Call, Recording, record_calls
+from nadkit.taps import Layer, parse_address, split_function
 
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,
-    nn.LocalResponseNorm, nn.RMSNorm,
-)  # fmt: skip
-# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise.
-_NORM_NAMES = re.compile(r"(batch|layer|group|instance|rms|response)_?norm(\d?d)?$", re.IGNORECASE)
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.Tanh,
@@ -26,135 +19,10 @@ _ACTIVATIONS = (
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-_NORM_FUNCTIONS = {
-    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize",
-}  # fmt: skip
-# What leaves a unit that is 0 at 0, or only moves it: a normalisation behind these still reads the place.
-_CARRIERS = {
-    "cat", "concat", "concatenate", "stack", "hstack", "chunk", "split", "narrow", "__getitem__",
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "movedim", "squeeze",
-    "unsqueeze", "expand", "contiguous", "clone", "to", "float", "roll", "pad", "interpolate",
-    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "mean",
-    "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "dropout", "dropout2d", "relu", "relu_", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish",
-}  # fmt: skip
+Choice = str | type[nn.Module] | Callable[[str, nn.Module | None], bool]
+"""An address, a pattern, `"auto"`, `"paper"`, a type of modules, or a function of address and module."""
 
-
-@dataclass
-class Call:
-    """One run of one module in a forward pass."""
-
-    path: str
-    number: int  # counted from 1
-    module: nn.Module
-    output: object
-    feeds_norm: bool = False
-    address: str = ""
-
-
-class _NormReaders(TorchFunctionMode):
-    """Note which tensors a normalisation reads, as they are or joined, moved, pooled or activated first."""
-
-    def __init__(self) -> None:
-        self.read: set[int] = set()
-        self._made_from: dict[int, list[int]] = {}
-        self._alive: list[Tensor] = []  # identities are compared, so none may be used anew
-
-    def __torch_function__(
-        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:  # fmt: skip
-        out = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        if name in _NORM_FUNCTIONS:
-            self.reads([*args, *(kwargs or {}).values()][:1])
-        elif name in _CARRIERS:
-            sources = list(_tensors([*args, *(kwargs or {}).values()]))
-            for made in _tensors([out]):
-                self._alive += [made, *sources]
-                self._made_from.setdefault(id(made), []).extend(id(s) for s in sources if s is not made)
-        return out
-
-    def reads(self, values: Iterable[object]) -> None:
-        """Note that a normalisation takes these."""
-        for tensor in _tensors(values):
-            self._alive.append(tensor)
-            self.read.add(id(tensor))
-
-    def close(self) -> None:
-        """Go back from what was read to all that it was made from."""
-        ahead = list(self.read)
-        while ahead:
-            for source in self._made_from.get(ahead.pop(), ()):
-                if source not in self.read:
-                    self.read.add(source)
-                    ahead.append(source)
-
-
-def _tensors(values: Iterable[object]) -> Iterable[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-
-
-def record_calls(model: nn.Module, inputs: Tensor) -> tuple[list[Call], object]:
-    """Return every module call of one forward pass in the order of completion, and the model's output.
-
-    A module that has several names goes by the first. No hook is left, whatever ends the pass.
-
-    Examples
-    --------
-    >>> import torch
-    >>> calls, _ = record_calls(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), torch.ones(1, 2))
-    >>> [(call.address, call.feeds_norm) for call in calls]
-    [('0', True), ('1', False)]
-
-    Parameters
-    ----------
-    model : the module, in the mode in which it shall run
-    inputs : what it takes
-    """
-    calls: list[Call] = []
-    times: Counter[str] = Counter()
-    readers = _NormReaders()
-    handles = []
-    paths = {module: path for path, module in model.named_modules()}
-
-    def after(module: nn.Module, _args: object, output: object) -> None:
-        path = paths[module]
-        times[path] += 1
-        calls.append(Call(path, times[path], module, output))
-
-    def before(_module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        readers.reads([*args, *kwargs.values()])
-
-    try:
-        for module, path in paths.items():
-            if path:
-                handles.append(module.register_forward_hook(after))
-            if isinstance(module, _NORMS) or _NORM_NAMES.search(type(module).__name__):
-                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        with readers:
-            out = model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    readers.close()
-    for call in calls:
-        call.feeds_norm = id(call.output) in readers.read
-        call.address = call.path if times[call.path] == 1 else f"{call.path}#{call.number}"
-    return calls, out
-
-
-def _layer(call: Call) -> Layer | None:
-    out = call.output
-    if not isinstance(out, Tensor) or not out.is_floating_point() or out.ndim < 2:
-        return None
-    # Pictures and vectors have their units on axis 1; (N, tokens, units) on the last.
-    axis = 2 if out.ndim == 3 else 1
-    return Layer(units=out.shape[axis], axis=axis, feeds_norm=call.feeds_norm)
+Wanted = Choice | Sequence[Choice] | Mapping[str, int]
 
 
 def _blocks(model: nn.Module) -> set[str]:
@@ -188,7 +56,11 @@ def pick_automatically(model: nn.Module, calls: Sequence[Call], out: object) -> 
     out : its output
     """
     blocks = _blocks(model)
-    usable = [c for c in calls if _layer(c) and not c.feeds_norm and c.output is not out]
+    usable = [
+        c
+        for c in calls
+        if c.module and isinstance(c.layer(), Layer) and not c.feeds_norm and c.output is not out
+    ]
     maps = [c for c in usable if isinstance(c.output, Tensor) and c.output.ndim >= 3]
     chosen: set[str] = set()
     for path in sorted({c.path for c in maps} & blocks, key=lambda p: p.count(".")):
@@ -202,14 +74,12 @@ def pick_automatically(model: nn.Module, calls: Sequence[Call], out: object) -> 
             if c.path in chosen or (isinstance(c.module, _ACTIVATIONS) and not c.path.startswith(inside))
         ]
         or [c for c in usable if isinstance(c.module, _ACTIVATIONS)]
-        or [c for c in maps if isinstance(c.module, _WEIGHTED + _NORMS)]
+        or [c for c in maps if isinstance(c.module, _WEIGHTED + NORMS)]
         or [c for c in usable if isinstance(c.module, _WEIGHTED)]
     )
 
 
-def choose_layers(
-    model: nn.Module, inputs: Tensor, wanted: str | Sequence[str]
-) -> tuple[dict[str, Layer], object]:
+def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dict[str, Layer], object]:
     """Return {address: Layer} in forward order, and the model's output on the inputs.
 
     Examples
@@ -218,42 +88,67 @@ def choose_layers(
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> choose_layers(model, torch.ones(1, 2), "auto")[0]
     {'1': Layer(units=3, axis=1, feeds_norm=False)}
+    >>> list(choose_layers(model, torch.ones(1, 2), [nn.ReLU, lambda name, module: name == "0"])[0])
+    ['0', '1']
 
     Parameters
     ----------
     model : the module, in the mode in which it shall run
     inputs : what it takes
-    wanted : `"auto"`, a pattern, or a list of addresses and patterns. In a pattern `*` stands for any part
-        of one name, `**` goes over dots, `?` is one sign and `[12]` one of these; without a call number it
-        fits all calls
+    wanted : `"auto"`, `"paper"`, a pattern, a type of modules, a function of an address and its module (None
+        for a function's place), or a list of these and of addresses; or addresses → the axis of their units.
+        In a pattern `*` stands for any part of one name, `**` goes over dots, `?` is one sign and `[12]` one
+        of these; without a call number it fits all calls, and functions only where it has their colon
 
     Raises
     ------
     LayerError
-        A pattern or address fits nothing, names a module that did not run or that ran more than once, or a
-        call whose output is no tensor of units.
+        What is wanted fits nothing, names a module that did not run or that ran more than once, or a call
+        whose output is no tensor of units.
     """
-    calls, out = record_calls(model, inputs)
-    if isinstance(wanted, str) and wanted == "auto":
-        picked = pick_automatically(model, calls, out)
-        if not picked:
-            raise LayerError(
-                f"no block, activation or hidden layer with units was found in {type(model).__name__}; "
-                "name the layers: layers=[addresses]"
-            )
-        return {c.address: layer for c in picked if (layer := _layer(c))}, out
-    if not isinstance(wanted, Iterable):
-        raise LayerError(f"layers are {wanted!r}; give 'auto', a pattern, or a list of addresses")
-    by_address = {c.address: c for c in calls}
-    names: set[str] = set()
-    for asked in [wanted] if isinstance(wanted, str) else wanted:
-        if isinstance(asked, str) and set(asked) & set("*?["):
-            names.update(_fitting(model, by_address, asked))
+    recording = record_calls(model, inputs)
+    if not isinstance(wanted, Iterable) and not callable(wanted):
+        raise LayerError(f"layers are {wanted!r}; give 'auto', 'paper', a pattern, or a list of addresses")
+    axes: dict[object, int] = dict(wanted.items()) if isinstance(wanted, Mapping) else {}
+    by_address = {c.address: c for c in recording.calls}
+    names: dict[str, int | None] = {}
+    for asked in [wanted] if isinstance(wanted, str) or callable(wanted) else wanted:
+        if isinstance(asked, str) and asked == "auto":
+            picked = [c.address for c in pick_automatically(model, recording.calls, recording.out)]
+            if not picked:
+                raise LayerError(
+                    f"no block, activation or hidden layer with units was found in {type(model).__name__}; "
+                    "name the layers: layers=[addresses]"
+                )
+        elif isinstance(asked, str) and asked == "paper":
+            picked = pick_published(model, recording.calls)
+        elif isinstance(asked, str) and set(asked) & set("*?["):
+            picked = _fitting(model, by_address, asked)
+        elif callable(asked):
+            picked = _told(model, by_address, asked)
         else:
-            names.add(_named(model, by_address, asked))
+            picked = [_named(model, recording, by_address, asked, axes.get(asked))]
+        names.update((address, axes.get(asked)) for address in picked)
     if not names:
         raise LayerError(f"no layers were named for {type(model).__name__}; give addresses, or layers='auto'")
-    return {a: layer for a, c in by_address.items() if a in names and (layer := _layer(c))}, out
+    found = {a: c.layer(names[a]) for a, c in by_address.items() if a in names}
+    return {address: layer for address, layer in found.items() if isinstance(layer, Layer)}, recording.out
+
+
+def _told(model: nn.Module, by_address: Mapping[str, Call], asked: Choice) -> list[str]:
+    """Return the addresses of what a type or a function chooses among places with units."""
+    usable = {a: c for a, c in by_address.items() if isinstance(c.layer(), Layer)}
+    if isinstance(asked, type):
+        found, what = [a for a, c in usable.items() if isinstance(c.module, asked)], asked.__name__
+    else:
+        assert callable(asked)
+        found, what = [a for a, c in usable.items() if asked(a, c.module)], "the function given"
+    if not found:
+        raise LayerError(
+            f"{what} fits no layer with units that ran in {type(model).__name__}; "
+            "nk.layers(model, example) lists them"
+        )
+    return found
 
 
 def _fitting(model: nn.Module, by_address: Mapping[str, Call], pattern: str) -> list[str]:
@@ -262,7 +157,11 @@ def _fitting(model: nn.Module, by_address: Mapping[str, Call], pattern: str) -> 
     except re.error as error:
         raise LayerError(f"{pattern!r} is no pattern of layers: {error}") from None
     # A pattern passes over outputs that have no units; an address must have them.
-    fitting = [a for a, c in by_address.items() if (fit.fullmatch(a) or fit.fullmatch(c.path)) and _layer(c)]
+    fitting = [
+        a
+        for a, c in by_address.items()
+        if (fit.fullmatch(a) or fit.fullmatch(c.path)) and isinstance(c.layer(), Layer)
+    ]
     if not fitting:
         raise LayerError(
             f"{pattern!r} fits no layer with units that ran in {type(model).__name__}; '*' stays within one "
@@ -274,21 +173,23 @@ def _fitting(model: nn.Module, by_address: Mapping[str, Call], pattern: str) -> 
 def _regex(part: str) -> str:
     if part.startswith("[") and len(part) > 1:
         return f"[^{part[2:]}" if part[1] == "!" else part
-    return {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, re.escape(part))
+    return {"**": "[^:]*", "*": "[^.:]*", "?": "[^.:]"}.get(part, re.escape(part))
 
 
-def _named(model: nn.Module, by_address: Mapping[str, Call], asked: str) -> str:
+def _named(
+    model: nn.Module, recording: Recording, by_address: Mapping[str, Call], asked: str, axis: int | None
+) -> str:
     path, number = parse_address(asked)
-    known = {p: m for p, m in model.named_modules(remove_duplicate=False) if p}
-    if path in known:  # a second name of a module stands for its first
-        path = next(first for first, module in model.named_modules() if module is known[path])
+    owner, function = split_function(path)
+    known = dict(model.named_modules(remove_duplicate=False))
+    if owner in known:  # a second name of a module stands for its first
+        owner = next(first for first, module in model.named_modules() if module is known[owner])
+        path = owner if function is None else f"{owner}:{function}"
     address = path if number is None or (number == 1 and path in by_address) else f"{path}#{number}"
     if address in by_address:
-        if _layer(by_address[address]) is None:
-            kind = _kind(by_address[address].output)
-            raise LayerError(
-                f"layer {asked!r} returns {kind}, not a tensor with units; pick a place inside or after it"
-            )
+        layer = by_address[address].layer(axis)
+        if isinstance(layer, str):
+            raise LayerError(f"layer {asked!r} {layer}; pick a place inside or after it")
         return address
     name = type(model).__name__
     repeated = [a for a in by_address if a.startswith(f"{path}#")]
@@ -301,12 +202,6 @@ def _named(model: nn.Module, by_address: Mapping[str, Call], asked: str) -> str:
     if path in known:
         raise LayerError(
             f"layer {asked!r} did not run in {name} on the example; choose a layer that its forward calls, "
-            "such as one inside it"
+            f"such as one inside it ({recording.dead.get(path, 'it has no forward of its own')})"
         )
     raise LayerError(f"no layer {asked!r} in {name}; {closest(asked, by_address)}")
-
-
-def _kind(output: object) -> str:
-    if not isinstance(output, Tensor):
-        return f"a {type(output).__name__}"
-    return f"{output.dtype} {tuple(output.shape)}"

@@ -68,6 +68,11 @@ class _Tracer(fx.Tracer):
         self.places: dict[nn.Module, dict[int, str]] = {}
         for address in gates:
             path, call = parse_address(address)
+            if ":" in path:
+                raise NadkitError(
+                    f"{address!r} is the place of a function, which an export cannot cut; choose "
+                    "layers that are modules, or run the gated network: with Taps(network, gates=...)"
+                )
             self.places.setdefault(model.get_submodule(path), {})[call or 1] = address
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -169,7 +174,8 @@ def trace(network: Network, gates: Mapping[str, Tensor], inputs: Tensor) -> Trac
                 "export; export it outside the block: with Taps(...)"
             )
     root = _Root(network.model)
-    axes = {address: network.layers[address].axis for address in gates}
+    # In a record, what a sample has many rows of lies one axis deeper than in the model.
+    axes = {a: network.layers[a].axis - (network.layers[a].folds > 1) for a in gates}
     tracer = _Tracer(network.model, gates)
     with frozen(network.model), torch.no_grad():
         try:

@@ -1,6 +1,11 @@
 """Find, read and gate layers of any `torch.nn.Module`, then leave no trace."""
 
+from nadkit.taps.checks import check_model
+from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, split_function
 from nadkit.taps.hooks import Taps
 from nadkit.taps.layer import Layer, Tappable, frozen, maps_of, parse_address
 
-__all__ = ["Layer", "Tappable", "Taps", "frozen", "maps_of", "parse_address"]
+__all__ = [
+    "FUNCTIONS", "HEADS", "Layer", "Tappable", "Taps", "Watch", "check_model", "frozen", "maps_of",
+    "parse_address", "split_function",
+]  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nadkit.errors import LayerError
 from nadkit.taps.layer import Layer, kind_of
@@ -15,6 +15,21 @@ from nadkit.taps.layer import Layer, kind_of
 def wrong_size(path: str, units: int, there: str) -> LayerError:
     """Return the error of a gate that does not fit what its layer gives."""
     return LayerError(f"the gate of {path!r} has {units} units, the layer has {there}; give one value a unit")
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what runs its modules where no hook sees them, or copies of them."""
+    inner = None
+    if isinstance(model, torch.jit.ScriptModule):
+        inner = "a scripted or traced model takes no hooks; take the module it was made from"
+    elif hasattr(model, "_orig_mod"):
+        inner = "a compiled model was made without hooks; take the module it was made from: model._orig_mod"
+    elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = (
+            f"{type(model).__name__} runs copies of its module; take the one it was made from: model.module"
+        )
+    if inner:
+        raise LayerError(inner)
 
 
 def check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> tuple[int, int] | None:

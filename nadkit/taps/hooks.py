@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from threading import get_ident
 
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
-from nadkit.taps.checks import check_gate, check_rows, wrong_size
+from nadkit.taps.checks import check_gate, check_model, check_rows, wrong_size
+from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, split_function, unwatched
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
 Edit = Callable[[Tensor], Tensor]
@@ -33,9 +35,10 @@ class Taps:
         A network, or any module. Samples lie on axis 0 of what a layer gives, units on `Layer.axis` for
         a network's layers, else on axis 1.
     layers
-        Addresses to record (`layer1.0`, or `layer1.0.relu#2` for the second call of that module in one
-        forward of the model). None records all layers of a network, of a module the gated ones;
-        `()` records nothing.
+        Addresses to record: `layer1.0`, `layer1.0.relu#2` for the second call of that module in one forward
+        of the model, `layer1.0:add` for a function that the module's forward calls, `attn:heads` for the
+        heads of an attention. None records all layers of a network, of a module the gated ones; `()` records
+        nothing.
     gates
         `{address: (U,)}` or `{address: (T, U)}`, finite; 1 keeps, 0 removes. A gate follows the device
         and dtype of the layer, and gradients flow back to it.
@@ -50,9 +53,10 @@ class Taps:
     ------
     LayerError
         An unknown address (with the closest names), a gate of wrong shape or with NaN, rows that do not
-        fit; in a forward, a bare address of a module that runs more than once, an output that is not one
-        tensor, sizes other than those of rows and gate, an edit that gives another shape; at the end of a
-        block that raised nothing itself, a layer that never ran; opening the same object twice.
+        fit, a compiled, scripted or replicated model; in a forward, another thread than the block's, a bare
+        address of a module that runs more than once, an output that is not one tensor, sizes other than those
+        of rows and gate, an edit that gives another shape; at the end of a block that raised nothing itself,
+        a layer that never ran; opening the same object twice.
 
     Notes
     -----
@@ -60,7 +64,9 @@ class Taps:
     gradients are on it lies on the way from input to answer, so that `torch.autograd.grad` reaches it.
     Nested blocks on one model multiply their gates, and each records what its own gate and those around it
     leave. A gate acts on what a module returns: where the model drops that (`self.relu(x)` for its side
-    effect), nothing is gated. Threads that run one model within a block mix up their calls.
+    effect), nothing is gated. The model of a block runs in the thread that opened it, and is refused in
+    others. Attention has a faster way through torch that no hook can see; where functions or heads are
+    tapped, and in `Network.logits`, the usual one is taken, which may differ from it in the last bits.
     """
 
     def __init__(
@@ -80,18 +86,18 @@ class Taps:
             layers = list(known) or [*gates, *edits]
             if not layers:
                 raise LayerError(f"{type(model).__name__} has no list of layers; give layers= or gates=")
-        self._taps: dict[nn.Module, _Tap] = {}
+        check_model(model)
+        self._taps: dict[nn.Module | str, _Tap] = {}
         for address in [layers] if isinstance(layers, str) else layers:
             self._place(model, known, address).records.append(address)
         for address, gate in gates.items():
             place = self._place(model, known, address)
             path, call = parse_address(address)
-            names = [address, path, f"{path}#1"] if call in (None, 1) else [address]
-            layer = next((known[name] for name in names if name in known), None)
+            layer = _known(known, path, call)
             check_gate(address, gate, layer, span)
             if place.gate is not None:
                 raise LayerError(f"{address!r} gates a call that has a gate; multiply the two into one")
-            place.gate, place.axis = gate, layer.axis if layer else 1
+            place.gate, place.axis = gate, layer.axis if layer else place.axis
         for address, edit in edits.items():
             place = self._place(model, known, address)
             if not callable(edit):
@@ -106,16 +112,28 @@ class Taps:
 
     def _place(self, model: nn.Module, known: Mapping[str, Layer], address: str) -> _Place:
         path, call = parse_address(address)
+        owner, function = split_function(path)
         try:
-            module = model.get_submodule(path)
+            module = model.get_submodule(owner)
         except AttributeError:
             paths = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
             near = closest(address, dict.fromkeys([*known, *paths]))
             raise LayerError(f"no layer {address!r} in {type(model).__name__}; {near}") from None
-        tap = self._taps.setdefault(module, _Tap(path))
+        if function is not None and function not in FUNCTIONS:
+            near = closest(function, FUNCTIONS)
+            raise LayerError(f"{address!r} names no function whose output can be tapped; {near}")
+        if function is not None:  # functions are told by the first name of a module that has several
+            first = next(name for name, part in model.named_modules() if part is module)
+            tap = self._taps.setdefault(f"{first}:{function}", _Tap(path))
+        else:
+            tap = self._taps.setdefault(module, _Tap(path))
         if call is None:
             tap.bare = path
-        return tap.places.setdefault(call or 1, _Place())
+        if (call or 1) not in tap.places:
+            layer = _known(known, path, call)
+            axis = 2 if function == HEADS else 1
+            tap.places[call or 1] = _Place(axis=axis, folds=layer.folds if layer else 1)
+        return tap.places[call or 1]
 
     @property
     def activations(self) -> dict[str, Tensor]:
@@ -125,18 +143,31 @@ class Taps:
     def __enter__(self) -> Taps:
         if self._model is None or self._open is not None:
             raise LayerError("these taps were opened before; build a new Taps(...) for every block")
-        record, rows, taps = self._record, self._rows, list(self._taps.values())
+        record, rows, thread, taps = self._record, self._rows, get_ident(), list(self._taps.values())
+        functions = {path: tap for path, tap in self._taps.items() if isinstance(path, str)}
 
         def restart(module: nn.Module, args: object) -> None:  # noqa: ARG001 (torch calls it so)
+            if get_ident() != thread:
+                raise LayerError(
+                    f"{type(module).__name__} is tapped in another thread, whose calls would mix with these; "
+                    "give each thread a copy of the model, or run them one after another"
+                )
             record.activations = {}
             for tap in taps:
                 tap.calls = 0
+
+        def see(path: str, output: Tensor) -> Tensor | None:
+            tap = functions.get(path)
+            return None if tap is None else _pass(tap, record, rows, output)
 
         # An interrupt halfway through opening or closing still undoes all the rest: ExitStack goes on.
         with ExitStack() as stack:
             stack.callback(self._model.register_forward_pre_hook(restart).remove)
             for module, tap in self._taps.items():
-                stack.callback(module.register_forward_hook(_make_hook(tap, record, rows)).remove)
+                if isinstance(module, nn.Module):
+                    stack.callback(module.register_forward_hook(_make_hook(tap, record, rows)).remove)
+            if functions:  # behind the hooks, so that a module runs until its own have run
+                stack.enter_context(Watch(self._model, see))
             self._open = stack.pop_all()
         return self
 
@@ -159,6 +190,7 @@ class _Place:
     records: list[str] = field(default_factory=list)
     gate: Tensor | None = None
     axis: int = 1
+    folds: int = 1
     edit: Edit | None = None
 
 
@@ -180,42 +212,55 @@ class _Record:
     activations: dict[str, Tensor] = field(default_factory=dict)
 
 
+def _known(known: Mapping[str, Layer], path: str, call: int | None) -> Layer | None:
+    """Return what is known of a call; the first one may be named with its number or without."""
+    names = [path, f"{path}#1"] if call in (None, 1) else [f"{path}#{call}"]
+    return next((known[name] for name in names if name in known), None)
+
+
 def _make_hook(
     tap: _Tap, record: _Record, rows: Tensor | None
 ) -> Callable[[nn.Module, object, object], Tensor | None]:
     def hook(module: nn.Module, args: object, output: object) -> Tensor | None:  # noqa: ARG001 (torch's)
-        tap.calls += 1
-        tap.most = max(tap.most, tap.calls)
-        if tap.calls > 1 and tap.bare is not None:
-            raise LayerError(
-                f"{tap.bare!r} runs more than once in a forward; say which call: {tap.bare}#1, {tap.bare}#2, "
-                "… (only calling the model itself, not a part of it or `.forward`, counts anew)"
-            )
-        place = tap.places.get(tap.calls)
-        if place is None:
-            return None
-        if not isinstance(output, Tensor):
-            raise LayerError(
-                f"layer {tap.path!r} gives a {type(output).__name__}, not one tensor; "
-                "tap a module inside it or after it that gives a tensor"
-            )
-        if place.gate is None and place.edit is None:
-            # One copy for the record and, where gradients are on, another for the model: the record then
-            # lies on the way to the answer, and no in-place operation reaches it.
-            read = output.clone()
-            passed = read.clone() if read.requires_grad else None
-        else:
-            read = output
-            if place.gate is not None:
-                read = output * _factor(tap.path, place.gate, place.axis, rows, output)
-            if place.edit is not None:
-                read = _edited(tap.path, place.edit, read)
-            passed = read.clone() if place.records else read
-        for address in place.records:
-            record.activations[address] = read
-        return passed
+        return _pass(tap, record, rows, output)
 
     return hook
+
+
+def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Tensor | None:
+    """Return what a call of a tapped place passes on, None for its output as it is."""
+    tap.calls += 1
+    tap.most = max(tap.most, tap.calls)
+    if tap.calls > 1 and tap.bare is not None:
+        raise LayerError(
+            f"{tap.bare!r} runs more than once in a forward; say which call: {tap.bare}#1, {tap.bare}#2, "
+            "… (only calling the model itself, not a part of it or `.forward`, counts anew)"
+        )
+    place = tap.places.get(tap.calls)
+    if place is None:
+        return None
+    if not isinstance(output, Tensor):
+        raise LayerError(
+            f"layer {tap.path!r} gives a {type(output).__name__}, not one tensor; "
+            "tap a module inside it or after it that gives a tensor"
+        )
+    value: Tensor = output.unflatten(0, (-1, place.folds)) if place.folds > 1 else output
+    if place.gate is None and place.edit is None:
+        # One copy for the record and, where gradients are on, another for the model: the record then
+        # lies on the way to the answer, and no in-place operation reaches it.
+        read = value.clone()
+        passed = read.clone() if read.requires_grad else None
+    else:
+        read = value
+        if place.gate is not None:
+            read = value * _factor(tap.path, place.gate, place.axis, rows, value)
+        if place.edit is not None:
+            with unwatched():
+                read = _edited(tap.path, place.edit, read)
+        passed = read.clone() if place.records else read
+    for address in place.records:
+        record.activations[address] = read
+    return passed if passed is None or place.folds == 1 else passed.flatten(0, 1)
 
 
 def _edited(path: str, edit: Edit, output: Tensor) -> Tensor:
@@ -253,7 +298,8 @@ def _check_ran(name: str, taps: Sequence[_Tap]) -> None:
         if tap.most == 0:
             raise LayerError(
                 f"layer {tap.path!r} of {name} never ran in the block; run the model inside it, or choose a "
-                "layer that its forward calls (some modules only hold weights that their parent reads)"
+                "layer that its forward calls (some modules only hold weights that their parent reads): "
+                "nk.layers(model, example) lists them"
             )
         if tap.most < last:
             raise LayerError(f"{tap.path}#{last} of {name} never ran; it ended with {tap.path}#{tap.most}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -26,14 +26,19 @@ class Layer:
     units
         Number of channels, heads or neurons, at least 1.
     axis
-        Axis of the units: 1 for maps (N, U, H, W), -1 for tokens (N, T, U); never 0, the samples'.
+        Axis of the units: 1 for maps (N, U, H, W), -1 for tokens (N, T, U), 2 for attention heads
+        (N, T, U, values of a head); never 0, the samples'.
     feeds_norm
         True if a normalisation reads the output, so that a gate of 0 does not mean absence.
+    folds
+        How many rows of the output's axis 0 are one sample's, such as the windows of a picture. Where it is
+        not 1, records have them on axis 1, between the samples and the rest; `axis` counts that.
     """
 
     units: int
     axis: int
     feeds_norm: bool = False
+    folds: int = field(default=1, repr=False)
 
 
 class Tappable(Protocol):
@@ -56,12 +61,13 @@ def parse_address(address: str) -> tuple[str, int | None]:
     Parameters
     ----------
     address
-        `path` or `path#call`; the calls of a module within one forward count from 1.
+        `path` or `path#call`, where the path is a module's, or `module:function`; the calls within one
+        forward count from 1.
 
     Returns
     -------
     tuple
-        The path, and the call number or None.
+        The path (with its function, if it has one), and the call number or None.
 
     Raises
     ------
@@ -143,8 +149,10 @@ def maps_of(activation: Tensor, layer: Layer) -> Tensor | None:
     Tensor or None
         (n, n_units, h, w), of at least two rows and two columns.
     """
+    if activation.ndim != 4 or layer.axis not in (1, 3, -1):  # 2: heads, which have tokens and values
+        return None
     maps = activation.movedim(layer.axis, 1)
-    return maps if maps.ndim == 4 and min(maps.shape[2:]) >= 2 else None
+    return maps if min(maps.shape[2:]) >= 2 else None
 
 
 def model_and_layers(target: nn.Module | Tappable) -> tuple[nn.Module, Mapping[str, Layer]]:

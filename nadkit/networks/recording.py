@@ -1,0 +1,246 @@
+"""What one forward pass calls: its modules and functions, what they give, and who reads that."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from nadkit.networks.axes import Axes, AxisRecord, tensors
+from nadkit.taps import HEADS, Layer, Watch, split_function
+
+NORMS = (
+    nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,
+    nn.LocalResponseNorm, nn.RMSNorm,
+)  # fmt: skip
+# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise.
+_NORM_NAMES = re.compile(r"(batch|layer|group|instance|rms|response)_?norm(\d?d)?$", re.IGNORECASE)
+_NORM_FUNCTIONS = {
+    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize",
+}  # fmt: skip
+# What leaves a unit that is 0 at 0, or only moves it: a normalisation behind these still reads the place.
+_CARRIERS = {
+    "cat", "concat", "concatenate", "stack", "hstack", "chunk", "split", "narrow", "__getitem__",
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "movedim", "squeeze",
+    "unsqueeze", "expand", "contiguous", "clone", "to", "float", "roll", "pad", "interpolate",
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "mean",
+    "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "dropout", "dropout2d", "relu", "relu_", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish",
+}  # fmt: skip
+
+
+@dataclass
+class Call:
+    """One run of one module, or of a function within it, in a forward pass."""
+
+    path: str  # `layer1.0`, or `layer1.0:add`
+    number: int  # counted from 1
+    module: nn.Module | None  # None for a function
+    output: object
+    feeds_norm: bool = False
+    address: str = ""
+    axes: Axes = field(default_factory=Axes)
+    in_place: str = ""  # who writes into the output
+    same: bool = False  # a function's output that its module gives as its own, as it is
+
+    def layer(self, axis: int | None = None) -> Layer | str:
+        """Return the place's `Layer`, or why it cannot be gated; an axis given is taken as the units'."""
+        out = self.output
+        if not isinstance(out, Tensor):
+            return f"gives {kind(out)}, not one tensor"
+        if not out.is_floating_point():
+            return f"gives {out.dtype}, not floats"
+        if out.ndim < 2:
+            return "has no axis of units"
+        samples, units, folds = self.axes
+        if samples != 0:
+            where = "no axis that is known" if samples is None else f"axis {samples}"
+            return f"has its samples on {where}, not on axis 0"
+        if axis is None and len(units) > 1:
+            return f"has its units split over axes {' and '.join(map(str, units))}"
+        if axis is None and (not units or units[0] == 0):
+            return "has its units on no axis that is known; say which: layers={address: axis}"
+        at = units[0] if axis is None else axis % out.ndim
+        return Layer(out.shape[at], at + (folds > 1), self.feeds_norm, folds)
+
+
+class Recording(NamedTuple):
+    """The calls in the order of completion, the model's output, and the modules that never ran, with why."""
+
+    calls: list[Call]
+    out: object
+    dead: dict[str, str]
+
+
+class _NormReaders:
+    """Which tensors a normalisation reads, as they are or joined, moved, pooled or activated first."""
+
+    def __init__(self) -> None:
+        self.read: set[int] = set()
+        self._made_from: dict[int, list[int]] = {}
+        self._alive: list[Tensor] = []  # identities are compared, so none may be used anew
+
+    def follow(self, name: str, values: list[Any], out: object) -> None:
+        """Note what a function read and gave."""
+        if name in _NORM_FUNCTIONS:
+            self.reads(values[:1])
+        elif name in _CARRIERS:
+            sources = list(tensors(values))
+            for made in tensors([out]):
+                self._alive += [made, *sources]
+                self._made_from.setdefault(id(made), []).extend(id(s) for s in sources if s is not made)
+
+    def reads(self, values: Iterable[object]) -> None:
+        """Note that a normalisation takes these."""
+        for tensor in tensors(values):
+            self._alive.append(tensor)
+            self.read.add(id(tensor))
+
+    def close(self) -> None:
+        """Go back from what was read to all that it was made from."""
+        ahead = list(self.read)
+        while ahead:
+            for source in self._made_from.get(ahead.pop(), ()):
+                if source not in self.read:
+                    self.read.add(source)
+                    ahead.append(source)
+
+
+class _Recorder(Watch):
+    """Note every call of a module or of a function that can be tapped, and all that is said of them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, self._place)
+        self.calls: list[Call] = []
+        self.times: Counter[str] = Counter()
+        self.norms, self.axes = _NormReaders(), AxisRecord()
+        self.written: list[tuple[int, int, str]] = []  # a tensor, how many calls were done, by whom
+        self.weights: dict[int, tuple[str, str]] = {}  # a parameter: in which module by what function
+        self.leaves = {path for path, m in model.named_modules() if next(m.children(), None) is None}
+
+    def _place(self, path: str, output: Tensor) -> None:
+        self.note(path, None, output)
+
+    def note(self, path: str, module: nn.Module | None, output: object) -> None:
+        """Add a call."""
+        self.times[path] += 1
+        self.calls.append(Call(path, self.times[path], module, output))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        name, values = getattr(func, "__name__", ""), [*args, *(kwargs or {}).values()]
+        target = values[0] if values and isinstance(values[0], Tensor) else None
+        before, done = _version(target), len(self.calls)
+        out = super().__torch_function__(func, types, args, kwargs)
+        path = self.running[-1]
+        self.norms.follow(name, values, out)
+        self.axes.follow(name, func, args, kwargs or {}, out)
+        for call in self.calls[done:]:
+            if call.path.endswith(f":{HEADS}") and isinstance(call.output, Tensor):
+                axes = self.axes.of(out) if isinstance(out, Tensor) else Axes(0)
+                call.axes = axes._replace(units=(call.output.ndim - 2,))
+        if target is not None and _version(target) != before:
+            who = path if path in self.leaves else f"{path}:{name.removesuffix('_')}"
+            self.written += [(id(t), done, who) for t in (target, target._base) if t is not None]
+        for value in values:
+            if isinstance(value, nn.Parameter):
+                self.weights.setdefault(id(value), (path, name))
+        return out
+
+    def ended(self, path: str, module: nn.Module, args: list[Any], output: object) -> None:
+        """Note a module's call; what one of its functions gave as its output goes by the module's name."""
+        for at, call in enumerate(self.calls):
+            if call.module is None and call.output is output and split_function(call.path)[0] == path:
+                call.same = not any(t == id(output) and done > at for t, done, _ in self.written)
+        for tensor in tensors([output]):
+            if not self.axes.knows(tensor):  # made where no function is seen
+                self.axes.follow("", nn.Identity(), args, {}, tensor)
+        self.note(path, module, output)
+
+    def close(self) -> None:
+        """Say of every call what only the end of the pass tells."""
+        self.norms.close()
+        for at, call in enumerate(self.calls):
+            output = id(call.output)
+            call.feeds_norm = output in self.norms.read
+            call.address = call.path if self.times[call.path] == 1 else f"{call.path}#{call.number}"
+            if isinstance(call.output, Tensor) and not call.axes.units:
+                call.axes = self.axes.of(call.output)
+            call.in_place = next((who for t, done, who in self.written if t == output and done > at), "")
+        self.calls = [call for call in self.calls if not call.same]
+
+
+def record_calls(model: nn.Module, inputs: Tensor) -> Recording:
+    """Return every call of one forward pass in the order of completion, and the model's output.
+
+    Recorded are modules, and functions that can be tapped but for those that give what their module gives.
+    A module that has several names goes by the first. No hook is left, whatever ends the pass.
+
+    Examples
+    --------
+    >>> import torch
+    >>> calls = record_calls(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), torch.ones(1, 2)).calls
+    >>> [(call.address, call.feeds_norm) for call in calls]
+    [('0', True), ('1', False)]
+
+    Parameters
+    ----------
+    model : the module, in the mode in which it shall run
+    inputs : what it takes
+    """
+    watch = _Recorder(model)
+    watch.axes.start(inputs)
+    paths = {module: path for path, module in model.named_modules()}
+    handles = []
+
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        watch.ended(paths[module], module, [*args, *kwargs.values()], output)
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        watch.norms.reads([*args, *kwargs.values()])
+
+    try:
+        for module, path in paths.items():
+            if path:
+                handles.append(module.register_forward_hook(after, with_kwargs=True))
+            if isinstance(module, NORMS) or _NORM_NAMES.search(type(module).__name__):
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        with watch:
+            out = model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    watch.close()
+    return Recording(watch.calls, out, dict(_dead(model, watch)))
+
+
+def _dead(model: nn.Module, watch: _Recorder) -> Iterable[tuple[str, str]]:
+    for path, module in model.named_modules():
+        if not path or watch.times[path] or type(module).forward is nn.Module.forward:
+            continue
+        readers = {watch.weights[id(p)] for p in module.parameters(recurse=False) if id(p) in watch.weights}
+        if readers:
+            where, name = min(readers)
+            yield path, f"dead: its weights are read by {where}:{name}, the module is never called"
+        else:
+            yield path, "did not run on the example"
+
+
+def _version(tensor: Tensor | None) -> int:
+    """Return how often a tensor was written to; tensors of inference mode do not say."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
+
+
+def kind(output: object) -> str:
+    """Return what an output is, in words."""
+    if isinstance(output, Tensor):
+        return f"{output.dtype} {tuple(output.shape)}"
+    if isinstance(output, (tuple, list, dict)):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,182 @@
+"""Places that no module stands for: what a function gives inside a module's forward, and attention heads.
+
+A function is named after the innermost module whose forward calls it: `layer1.0:add` is the sum in a residual
+block, `:relu` a `F.relu` in the model's own forward, `attn:heads` what the heads of an attention give, one
+after the other, before the projection that mixes them.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+HEADS = "heads"
+JOINS = ("add", "cat")
+ACTIVATIONS = (
+    "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "hardtanh",
+    "softplus", "tanh", "prelu",
+)  # fmt: skip
+FUNCTIONS = (*JOINS, *ACTIVATIONS, HEADS)
+"""What may stand behind the colon of an address."""
+
+_OTHER_NAMES = {"concat": "cat", "concatenate": "cat", "__iadd__": "add", "__add__": "add", "__radd__": "add"}
+# A product of two activations mixes positions; what such a product is moved by is still that product.
+_PRODUCTS = ("scaled_dot_product_attention", "matmul", "__matmul__", "bmm", "baddbmm", "einsum")
+_MOVES = (
+    "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous", "clone", "to",
+    "dropout", "view", "reshape", "flatten", "unflatten",
+)  # fmt: skip
+_MIXED = "_nadkit_mixed"  # a mark on a tensor, which ends with it
+
+_this_thread = threading.local()
+
+See = Callable[[str, Tensor], Tensor | None]
+"""What is told of a place's path (`layer1.0:add`) and output; it gives what is passed on, or None."""
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Let every `Watch` of this thread look away: what runs in the block is not the model's own."""
+    before = getattr(_this_thread, "away", False)
+    _this_thread.away = True
+    try:
+        yield
+    finally:
+        _this_thread.away = before
+
+
+class Watch(TorchFunctionMode):
+    """While open, tell `see` of what the functions in `FUNCTIONS` give, and in which module they run.
+
+    Nothing is told of what runs within `unwatched`.
+    """
+
+    def __init__(self, model: nn.Module, see: See) -> None:
+        super().__init__()
+        self.see = see
+        self.running: list[str] = [""]  # paths of the modules that run, the innermost last
+        self._model, self._open = model, ExitStack()
+
+    def __enter__(self) -> Watch:
+        """Begin to follow which module runs."""
+        with ExitStack() as stack:
+            for path, module in self._model.named_modules():
+                if path:
+                    stack.callback(
+                        module.register_forward_pre_hook(self._entering(path), prepend=True).remove
+                    )
+                    # Always: a model may catch what a part of it raises, and go on.
+                    stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+                else:
+                    stack.callback(module.register_forward_pre_hook(self._restart, prepend=True).remove)
+            super().__enter__()  # type: ignore[no-untyped-call]
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Take the hooks away."""
+        with self._open:
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _restart(self, module: nn.Module, args: object) -> None:  # noqa: ARG002 (torch calls it so)
+        self.running[:] = [""]
+
+    def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
+        running = self.running
+
+        def enter(module: nn.Module, args: object) -> None:  # noqa: ARG001 (torch calls it so)
+            running.append(path)
+
+        return enter
+
+    def _leave(self, module: nn.Module, args: object, output: object) -> None:  # noqa: ARG002 (torch's)
+        self.running.pop()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        """Run the function, and tell of what it gives."""
+        kwargs = kwargs or {}
+        if getattr(_this_thread, "away", False):
+            return func(*args, **kwargs)
+        name, path = getattr(func, "__name__", ""), self.running[-1]
+        if name == "multi_head_attention_forward" and args[0].ndim == 3:
+            func = _with_heads(func, lambda heads: self.see(f"{path}:{HEADS}", heads), args, kwargs)
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor):
+            out = self._told(name, path, out, args, kwargs)
+        return out
+
+    def _told(
+        self, name: str, path: str, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        if name in _PRODUCTS:
+            setattr(out, _MIXED, _count(args) + _count(kwargs.values()) > 1)
+        elif name in _MOVES and args and getattr(args[0], _MIXED, False):
+            size = args[0].shape
+            if len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1]):
+                kept = self.see(f"{path}:{HEADS}", out.unflatten(-1, size[-2:]))
+                return out if kept is None else kept.flatten(-2)
+            setattr(out, _MIXED, True)
+        else:
+            name = _OTHER_NAMES.get(name, name.removesuffix("_"))
+            if name in ACTIVATIONS or (name in JOINS and _count(args) + _count(kwargs.values()) > 1):
+                kept = self.see(f"{path}:{name}", out)
+                return out if kept is None else kept
+        return out
+
+
+def split_function(path: str) -> tuple[str, str | None]:
+    """Return the module's path and the function's name of `layer1.0:add`; None for a module's own output.
+
+    Examples
+    --------
+    >>> split_function("layer1.0:add"), split_function("layer1.0"), split_function(":relu")
+    (('layer1.0', 'add'), ('layer1.0', None), ('', 'relu'))
+    """
+    module, mark, function = path.partition(":")
+    return module, function if mark else None
+
+
+def _count(values: Sequence[Any] | Any) -> int:
+    """Return how many of the values are activations: tensors of numbers that are no parameters."""
+    found = 0
+    for value in values:
+        if isinstance(value, Tensor):
+            found += not isinstance(value, nn.Parameter) and value.is_floating_point() and value.ndim > 1
+        elif isinstance(value, (tuple, list)):
+            found += _count(value)
+    return found
+
+
+def _with_heads(
+    func: Any, see: Callable[[Tensor], Tensor | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """Return torch's attention with its heads passing through `see`; it is the same code, bit for bit.
+
+    Its last step, `linear`, is the projection behind the heads. A copy of the function is made whose global
+    name `linear` is another; the name of the function itself is the copy, so that a mode around this one
+    is handed the copy and adds its own.
+    """
+    length, batch = args[0].shape[:2]
+    count = args[4] if len(args) > 4 else kwargs["num_heads"]
+    project = func.__globals__["linear"]
+
+    def linear(heads: Tensor, *weights: Any) -> Any:
+        kept = see(heads.reshape(length, batch, count, -1).transpose(0, 1))
+        if kept is not None:
+            heads = kept.transpose(0, 1).reshape(length * batch, -1)
+        return project(heads, *weights)
+
+    named = {**func.__globals__, "linear": linear}
+    copied = types.FunctionType(func.__code__, named, func.__name__, func.__defaults__, func.__closure__)
+    copied.__kwdefaults__ = func.__kwdefaults__
+    named[func.__name__] = copied
+    return copied
