@@ -154,7 +154,12 @@ def test_students_get_everything_but_the_solutions(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "nadkit-workshop.zip") as packed:
         names = set(packed.namelist())
     assert {"student/00_tour.ipynb", "student/summary.md", "student/tables/evidence.csv"} <= names
-    assert {p.name for p in made.iterdir()} == {"pictures", *(p.name for p in NOTEBOOKS)}
+    assert {p.name for p in made.iterdir()} == {
+        "pictures",
+        "summary.md",
+        "tables",
+        *(p.name for p in NOTEBOOKS),
+    }
     assert any((made / "pictures").iterdir())
     for path in NOTEBOOKS:
         ours, theirs = read(path), read(made / path.name)
