@@ -36,11 +36,13 @@ docs: $(INSTALLED)  ## build the documentation, lessons executed; docs/_build/ht
 STUDENT := build/student
 WITHOUT := --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=solution
 
-student: $(INSTALLED)  ## copy the notebooks without their solutions to build/student
+student: $(INSTALLED)  ## copy the notebooks without solutions to build/student, and zip them
 	@rm -rf $(STUDENT)
 	$(PY) -m nbconvert --log-level=WARN --to notebook $(WITHOUT) --output-dir $(STUDENT) notebooks/*.ipynb
 	@cp -r notebooks/pictures $(STUDENT)/
-	@echo 'the notebooks without solutions: $(STUDENT)'
+	@mkdir -p $(STUDENT)/tables && cp docs/*.csv $(STUDENT)/tables/ && cp docs/workshop/summary.md $(STUDENT)/
+	@$(PY) -m zipfile -c $(STUDENT)/../nadkit-workshop.zip $(STUDENT)
+	@echo 'the notebooks without solutions: $(STUDENT); zipped, with tables: nadkit-workshop.zip beside it'
 
 pictures: $(INSTALLED)  ## run the notebooks in Chromium, take their static pictures (NOTEBOOKS="a.ipynb b.ipynb")
 	$(PY) tests/browser/pictures.py $(or $(NOTEBOOKS),$(sort $(wildcard notebooks/*.ipynb)))

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,15 @@ def make_student(folder: Path) -> Path:
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_students_get_everything_but_the_solutions(tmp_path: Path) -> None:
     made = make_student(tmp_path)
-    assert {p.name for p in made.iterdir()} == {"pictures", *(p.name for p in NOTEBOOKS)}
+    with zipfile.ZipFile(tmp_path / "nadkit-workshop.zip") as packed:
+        names = set(packed.namelist())
+    assert {"student/00_tour.ipynb", "student/summary.md", "student/tables/evidence.csv"} <= names
+    assert {p.name for p in made.iterdir()} == {
+        "pictures",
+        "summary.md",
+        "tables",
+        *(p.name for p in NOTEBOOKS),
+    }
     assert any((made / "pictures").iterdir())
     for path in NOTEBOOKS:
         ours, theirs = read(path), read(made / path.name)
