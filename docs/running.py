@@ -86,10 +86,14 @@ def drawn(notebook: Any) -> Any:
     """Return the notebook with outputs that a static page can show.
 
     A plotly figure becomes its data in the page, drawn by the local plotly.js. A widget without a kernel
-    would be a row of dead buttons: its place is taken by the picture that nadkit prints beside it.
+    would be a row of dead buttons: in its place is the picture that nadkit prints beside it, or a line.
     """
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
+        outputs = cell.get("outputs", [])
+        still = any("nadkit-still" in output.get("data", {}).get("text/html", "") for output in outputs)
+        if still:
+            cell.outputs = outputs = [o for o in outputs if WIDGET not in o.get("data", {})]
+        for output in outputs:
             data = output.get("data", {})
             if PLOTLY in data:
                 data["text/html"] = figure_html(data.pop(PLOTLY))

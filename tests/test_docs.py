@@ -286,6 +286,17 @@ def test_outputs_become_what_a_page_without_a_kernel_shows() -> None:
     assert list(plot) == list(widget) == ["text/html"]
     assert Page(plot["text/html"]).plots == ['A "line" < b']
     assert plot["text/html"].count("</script>") == 1
+    assert "needs a notebook" in widget["text/html"]
+
+
+def test_a_picture_stands_in_for_its_widget() -> None:
+    notebook = notebook_of("```python\nx\n```\n")
+    still = {"text/html": '<figure class="nadkit-still-1"><img alt="a" src="data:x"></figure>'}
+    widget = {WIDGET: {}, "text/plain": "Explorer()"}
+    notebook.cells[0].outputs = [
+        {"output_type": "display_data", "metadata": {}, "data": data} for data in (still, widget)
+    ]
+    assert [output["data"] for output in drawn(notebook).cells[0].outputs] == [still]
 
 
 def test_a_run_is_kept_until_a_cell_changes(tmp_path: Path, count_runs: Callable[[], list[str]]) -> None:
