@@ -13,8 +13,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,13 +40,15 @@ from torch import nn
 import nadkit as nk
 from nadkit.errors import ImageError, MaskFileError, NadkitError
 from nadkit.images import Images, load_images
-from nadkit.masks import MaskSet
+from nadkit.masks import MaskSet, Unit
 from nadkit.networks import Network
 from nadkit.widgets import Explorer, Panel
 from nadkit.widgets.answers import Answers, Failed
 from nadkit.widgets.explorer import PANELS
+from nadkit.widgets.panel import source
 from nadkit.widgets.still import still_svg
 from nadkit.widgets.subject import MOST_OF_CLASS, Subject
+from nadkit.widgets.views import network as map_view
 from nadkit.widgets.views.pictures import MOST as MOST_IN_STRIP
 
 PATIENCE = 60
@@ -392,6 +396,97 @@ def test_evidence_at_hand_is_not_measured_again(network, masks, images, monkeypa
         assert not explorer.panel("evidence").state.get("need")
 
 
+def test_evidence_at_hand_stays_for_every_class_and_also_when_nobody_looks():
+    tasks = [f"class {at}" for at in range(100)]
+    masks = MaskSet.from_scores({"a": torch.rand(100, 4)}, tasks)
+    rows = [("net", task, "kept", "auroc", 0.9, 0.8, 1.0, 20) for task in tasks]
+    columns = ["network", "task", "condition", "metric", "value", "low", "high", "n"]
+    table = pd.DataFrame(rows, columns=columns)
+    explorer = nk.explore(None, masks.with_meta(network="net"), evidence=table)
+    panel = explorer.panel("map")
+    for _ in range(2):
+        assert all(explorer._answers.get(("evidence", task, 0.5)) is table for task in tasks)
+        panel._view_count = 1
+        panel._view_count = 0  # the output was taken away
+    explorer._answers.ask([("evidence", "class 0", 0.5)])
+    assert explorer._answers._thread is None  # known: nothing to do
+    with pytest.raises(NadkitError, match="evidence is of net, and these masks are of other"):
+        nk.explore(None, masks.with_meta(network="other"), evidence=table)
+
+
+def test_what_is_refused_leaves_no_widget_behind(network, masks, images):
+    from ipywidgets.widgets import widget
+
+    before = len(widget._instances)
+    for wrong in ({"task": "bot"}, {"layer": "33"}, {"evidence": pd.DataFrame()}, {"per_class": 0}):
+        with pytest.raises(NadkitError):
+            nk.explore(network, masks, images, **wrong)
+    assert len(widget._instances) == before
+
+
+def test_random_units_are_those_of_the_seed(network, masks, images):
+    drawn = {}
+    for seed in (0, 3):
+        explorer = nk.explore(network, masks, images, seed=seed)
+        explorer.condition = "random"
+        table = explorer.to_frame()
+        gates = masks["coat"].random(seed).gates("coat")
+        assert table["open"].tolist() == [bool(g) for gate in gates.values() for g in gate]
+        drawn[seed] = table["open"].tolist()
+    assert drawn[0] != drawn[3]
+
+
+def test_progress_is_told_without_sending_what_is_drawn_again(explorer, monkeypatch):
+    sent: list[Any] = []
+    for kind in PANELS:
+        monkeypatch.setattr(
+            explorer.panel(kind), "send", lambda content, kind=kind: sent.append((kind, content))
+        )
+    explorer.panel("pictures").show({**explorer.panel("pictures").state, "working": "reading"})
+    before = states(explorer)
+    explorer._answers._advance(8)(2)  # two of eight pictures
+    assert sent == [("pictures", {"do": "progress", "done": 0.25})]
+    assert states(explorer) == before
+
+
+def test_a_link_to_a_unit_that_is_not_drawn_is_left_out():
+    graph = nx.DiGraph()
+    for name, layer, index in (("a/0", "a", 0), ("a/5", "a", 5), ("a/7", "a", 7), ("b/1", "b", 1)):
+        graph.add_node(name, layer=layer, index=index)
+    for name, share in (("a/0", 0.2), ("a/5", 0.7), ("a/7", 0.1)):
+        graph.add_edge(name, "b/1", share=share, sign=1)
+    columns = [
+        {"name": "input", "ids": None},
+        {"name": "a", "ids": [4, 5], "layers": ["a"]},
+        {"name": "b", "ids": None, "layers": ["b"]},
+        {"name": "logit", "ids": None},
+    ]
+    links, hidden = map_view._links(columns, SimpleNamespace(graph=graph), Unit("b", 1))
+    assert links == [[1, 1, 2, 1, 0.7, 1]]  # of a, only unit 5 is drawn, second
+    assert hidden == 2
+
+
+def test_numbers_in_the_matrix_can_be_read():
+    """4.5 to 1, as WCAG asks of small letters; the shades are in the JavaScript."""
+    code = source("matrix.js")
+
+    def brightness(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    (light_from,) = re.findall(r"dark = step !== null && step >= (\d);", code)
+    for name in ("SHADES", "AGAINST"):
+        shades = re.findall(
+            r"#[0-9a-f]{6}", next(line for line in code.splitlines() if f"const {name}" in line)
+        )
+        assert len(shades) >= 5
+        for step, shade in enumerate(shades):
+            ink = "#ffffff" if step >= int(light_from) else "#1b1f24"
+            low, high = sorted((brightness(shade), brightness(ink)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, step)
+
+
 def test_a_unit_shows_its_links_its_classes_and_its_pictures(explorer, network, masks, images):
     explorer.threshold, explorer.unit = 0.3, "3/2"
     explorer.wait(PATIENCE)
@@ -460,6 +555,18 @@ def test_a_wrong_picture_says_why(explorer, network, masks, images):
     assert chosen["why"] == table.attrs["answer"]
     removed = table[(table["condition"] == "removed") & (table["metric"] == "margin")]
     assert [name for name, _ in chosen["units"]] == [f"{r.layer}/{r.unit}" for r in removed.itertuples()]
+    right_class = explorer.task
+    for (_, words), margin in zip(chosen["units"], removed["value"], strict=True):
+        side = "above" if margin > 0 else "below"
+        assert words.endswith(
+            f"the logit of {explorer.task} is {abs(margin):.2f} {side} the best other class"
+        )
+    explorer.threshold = 0.3  # the units that are kept are others, and so may be those that turn the answer
+    explorer.wait(PATIENCE)
+    hard = MaskSet.from_scores({a: (s > 0.3).float() for a, s in masks.scores.items()}, TASKS)
+    table = nk.why(network, hard, images, image=row, draws=199, seed=0)
+    assert explorer.panel("pictures").state["chosen"]["why"] == table.attrs["answer"]
+    explorer.threshold = 0.5
     right = next(
         row
         for place, row in enumerate(explorer._subject.rows)
@@ -704,13 +811,16 @@ class Slow(Answers):
     """Answers that are there once they are let go."""
 
     def __init__(self) -> None:
-        super().__init__(Subject.of(None, make_masks(1)), self.drawn, 20, 0)
+        super().__init__(Subject.of(None, make_masks(1)), self.drawn, self.drawn_far, 20, 0)
         self.began: list[Any] = []
         self.states: list[tuple[str, float]] = []
         self.go = threading.Semaphore(0)
 
     def drawn(self) -> None:
         self.states.append((self.words(), self.done))
+
+    def drawn_far(self, done: float) -> None:
+        self.states.append((self.words(), done))
 
     def work_out(self, key: Any) -> Any:
         self.began.append(key)
@@ -739,6 +849,36 @@ def test_the_latest_wish_comes_next_and_older_ones_are_dropped():
     assert slow.began == [("graph", "a", 0.5), ("graph", "e", 0.5), ("evidence", "e", 0.5)]
     assert slow.get(("evidence", "e", 0.5)) == "about e"
     assert slow.get(("evidence", "b", 0.5)) is None
+
+
+def test_what_python_asks_for_comes_first_and_what_panels_asked_for_stays():
+    slow = Slow()
+    slow.ask([("graph", "a", 0.5), ("evidence", "a", 0.5)])
+    until(lambda: len(slow.began) == 1)
+    slow.ask_first(("peaks", "x"))
+    slow.ask_first(("evidence", "a", 0.5))  # asked for before: it moves, and is worked out once
+    slow.go.release(10)
+    assert slow.wait(PATIENCE)
+    assert slow.began == [("graph", "a", 0.5), ("evidence", "a", 0.5), ("peaks", "x")]
+
+
+def test_the_time_that_may_be_waited_is_that_of_all_answers_together():
+    slow = Slow()
+    asked: list[int] = []
+
+    def keys() -> list[Any]:
+        asked.append(1)
+        slow.go.release()  # each time one more answer is there, and one more is wanted
+        time.sleep(0.05)
+        return [("graph", str(at), 0.5) for at in range(len(asked))]
+
+    start = time.monotonic()
+    with pytest.raises(NadkitError, match=r"not done after 0\.3 seconds"):
+        slow.work_all(keys, 0.3)
+    assert 3 < len(asked) < 12
+    assert time.monotonic() - start < 20
+    slow.go.release(50)
+    assert slow.wait(PATIENCE)
 
 
 def test_what_is_being_worked_out_or_known_is_not_begun_again():
@@ -1207,3 +1347,9 @@ def test_closing_while_the_worker_works_does_no_harm(network, masks, images):
     assert explorer._answers.wait(PATIENCE)
     explorer.task = "boot"  # nobody sees it, and nothing breaks
     assert explorer.to_frame()["task"].unique().tolist() == ["boot"]
+
+
+def test_a_unit_is_written_in_one_way(explorer):
+    explorer.unit = "3/02"
+    assert explorer.unit == "3/2"
+    assert explorer.panel("map").state["unit"] == "3/2"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import re
 import threading
 from typing import Any
+from xml.etree import ElementTree
 
 import hand
 import pandas as pd
@@ -17,6 +20,8 @@ from nadkit import questions, widgets
 from nadkit.errors import ImageError, NadkitError
 from nadkit.masks import MaskSet
 from nadkit.measures import wilson
+from nadkit.widgets.lessons import stills
+from nadkit.widgets.still import figure_html
 
 
 def asks(widget: widgets.Panel, **content: Any) -> None:
@@ -100,6 +105,27 @@ def test_grid_turns_over_many_classes() -> None:
     grid.task = "class 65"
     assert grid.state["rows"][0] == "class 60"
     assert [way for way, _ in grid.state["turns"]] == ["back"]
+
+
+def test_grid_does_not_turn_past_its_ends() -> None:
+    """A second press comes before the page has taken the button away."""
+    tasks = [f"class {at}" for at in range(70)]
+    grid = widgets.layer_class_grid(MaskSet.from_scores({"a": torch.eye(70)}, tasks))
+    for way, first in (("back", "class 0"), ("on", "class 30"), ("on", "class 60"), ("on", "class 60")):
+        asks(grid, do="set", name="turn", value=way)
+        assert grid.state["rows"][0] == first
+
+
+def test_no_line_is_drawn_across_a_layer_without_a_value() -> None:
+    svg = stills.courses("hits", ["a", "b", "c", "d"], {"kept": [0.1, None, 0.3, 0.4]})
+    (line,) = re.findall(r'<path d="(M[^"]+)" fill="none" stroke="#0072B2"', svg)
+    assert re.findall("[ML]", line) == ["M", "M", "L"]
+
+
+def test_a_strange_name_breaks_no_picture() -> None:
+    grid = widgets.layer_class_grid(MaskSet.from_scores({"a": torch.rand(1, 3)}, ["bell \x07"]))
+    html = figure_html(*grid._still(), "x")
+    ElementTree.fromstring(base64.b64decode(re.search('base64,([^"]+)', html)[1]))  # type: ignore[index]
 
 
 def test_grid_refuses() -> None:

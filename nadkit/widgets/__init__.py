@@ -4,7 +4,7 @@ Their JavaScript comes with the package and asks no other server for anything. N
 `graph` and `heatmaps`.
 """
 
-from nadkit.widgets.explorer import Explorer, explore
+from nadkit.widgets.explorer import Explorer
 from nadkit.widgets.lessons import (
     GateBench,
     LayerClassGrid,
@@ -18,6 +18,7 @@ from nadkit.widgets.lessons import (
     unit_gallery,
 )
 from nadkit.widgets.panel import Panel
+from nadkit.widgets.verb import explore
 
 __all__ = [
     "Explorer", "GateBench", "LayerClassGrid", "LearningMonitor", "MosaicPlayer", "Panel", "UnitGallery",

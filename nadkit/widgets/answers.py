@@ -40,11 +40,15 @@ class Worker:
     Attributes
     ----------
     changed : called when there is something new to show
+    advanced : called with how much of the work at hand is done, 0 to 1
     said : kind of answer → what is said while it is worked out
     """
 
-    def __init__(self, changed: Callable[[], object], said: Mapping[str, str]) -> None:
-        self.changed, self.said = changed, said
+    def __init__(
+        self, changed: Callable[[], object], advanced: Callable[[float], object], said: Mapping[str, str]
+    ) -> None:
+        self.changed, self.advanced, self.said = changed, advanced, said
+        self._given: dict[Key, Any] = {}
         self._found: OrderedDict[Key, Any] = OrderedDict()
         self._wanted: list[Key] = []
         self._busy = threading.Condition()
@@ -55,10 +59,14 @@ class Worker:
 
     def get(self, key: Key) -> Any:
         """Return the answer, `Failed`, or None if it has not been worked out."""
-        return self._found.get(key)
+        return self._found.get(key, self._given.get(key))
+
+    def give(self, key: Key, value: Any) -> None:
+        """Keep an answer that the caller gave: it is not let go of to make room."""
+        self._given[key] = value
 
     def put(self, key: Key, value: Any) -> None:
-        """Keep an answer that was known before."""
+        """Keep an answer; of one kind the oldest make room."""
         with self._busy:
             self._found[key] = value
             kind = [one for one in self._found if one[0] == key[0]]
@@ -68,16 +76,38 @@ class Worker:
     def ask(self, keys: list[Key]) -> None:
         """Work these out instead of what was asked before, unless they are known."""
         with self._busy:
-            self._wanted = [key for key in keys if key not in self._found and key != self.now]
+            self._wanted = [key for key in keys if self.get(key) is None and key != self.now]
             if self._wanted and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nadkit-explorer", daemon=True)
                 self._thread.start()
 
-    def forget(self) -> None:
-        """Let go of all answers, and of what was wanted."""
+    def ask_first(self, key: Key) -> None:
+        """Work this out next, and then what was asked before."""
+        with self._busy:
+            rest = [one for one in self._wanted if one != key]
+        self.ask([key, *rest])
+
+    def work_all(self, keys: Callable[[], list[Key]], timeout: float | None = None) -> None:
+        """Wait until all of these are known; what they are may change with what becomes known.
+
+        Raises
+        ------
+        NadkitError
+            It took longer than `timeout` seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while lacking := [key for key in keys() if self.get(key) is None]:
+            self.ask(lacking)
+            if not self.wait(None if end is None else max(0.0, end - time.monotonic())):
+                raise NadkitError(f"{self.words()}: not done after {timeout} seconds; wait again")
+
+    def forget(self, *, given: bool = False) -> None:
+        """Let go of all answers that were worked out, and of what was wanted; of those given if asked."""
         with self._busy:
             self._wanted = []
             self._found.clear()
+            if given:
+                self._given.clear()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; return whether that came about in time."""
@@ -89,10 +119,10 @@ class Worker:
         now = self.now  # the thread may be done with it between two looks
         return "" if now is None else self.said[now[0]].format(*now[1:])
 
-    def _tell(self) -> None:
+    def _tell(self, call: Callable[[], object]) -> None:
         """Say that something changed; a fault of who hears it is told, and the work goes on."""
         try:
-            self.changed()
+            call()
         except Exception as error:
             told = (type(error), error, error.__traceback__, threading.current_thread())
             threading.excepthook(threading.ExceptHookArgs(told))
@@ -101,7 +131,7 @@ class Worker:
         while True:
             with self._busy:
                 self.now, self.done = self._wanted.pop(0) if self._wanted else None, 0.0
-            self._tell()
+            self._tell(self.changed)
             if self.now is None:
                 with self._busy:
                     if not self._wanted:  # nothing was asked while the panels were drawn
@@ -124,7 +154,7 @@ class Worker:
             self.done = min(1.0, seen / max(total, 1))
             if time.monotonic() - self._told > 0.25:
                 self._told = time.monotonic()
-                self._tell()
+                self._tell(lambda: self.advanced(round(self.done, 2)))
 
         return advance
 
@@ -136,8 +166,15 @@ class Worker:
 class Answers(Worker):
     """What an explorer asks."""
 
-    def __init__(self, subject: Subject, changed: Callable[[], object], per_class: int, seed: int) -> None:
-        super().__init__(changed, SAID)
+    def __init__(
+        self,
+        subject: Subject,
+        changed: Callable[[], object],
+        advanced: Callable[[float], object],
+        per_class: int,
+        seed: int,
+    ) -> None:
+        super().__init__(changed, advanced, SAID)
         self.subject, self.per_class, self.seed = subject, per_class, seed
 
     def work_out(self, key: Key) -> Any:
@@ -174,10 +211,9 @@ class Answers(Worker):
             gates = subject.gates(task, threshold, condition)
             return questions.layer_maps(network, subject.shown[[place]].pixels, peaks.weights, gates)
         assert kind == "why", kind
-        (place,) = about
-        return questions.why(
-            network, masks, images, image=subject.rows[place], draws=199, per_class=None, seed=self.seed
-        )
+        place, threshold = about
+        hard, picture = at_threshold(masks, threshold), subject.rows[place]
+        return questions.why(network, hard, images, image=picture, draws=199, per_class=None, seed=self.seed)
 
     def _evidence(self, task: str, threshold: float) -> Any:
         subject = self.subject

@@ -34,6 +34,6 @@ class Choice:
     def stamp(self) -> str:
         """Return the choice in one line, by which the page tells which state it shows."""
         return "|".join(
-            str(one) for one in (self.task, self.other_task, self.layer, self.unit, f"{self.threshold:.2f}",
+            str(one) for one in (self.task, self.other_task, self.layer, self.unit, self.threshold,
                                  self.condition)
         )  # fmt: skip

@@ -1,103 +1,31 @@
-"""`explore`: one widget in which class, layer, unit and picture are chosen, and everything follows."""
+"""`Explorer`: one widget in which class, layer, unit and picture are chosen, and everything follows."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
-import traitlets
 
 from nadkit.errors import NadkitError, closest
-from nadkit.masks import MaskSet, Unit
 from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
-from nadkit.widgets.choice import Choice
+from nadkit.widgets.chosen import Chosen
 from nadkit.widgets.panel import Panel
 from nadkit.widgets.still import display_with, still_html
-from nadkit.widgets.subject import CONDITIONS, Subject, unit_in
+from nadkit.widgets.subject import Subject
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from nadkit.images import Images
-    from nadkit.networks import Network
 
 PANELS = ("controls", "map", "evidence", "matrix", "unit", "pictures")
 
 
-def explore(
-    network: Network | None,
-    masks: MaskSet,
-    images: Images | None = None,
-    *,
-    calibrate_on: Images | None = None,
-    task: str | None = None,
-    layer: str | None = None,
-    evidence: pd.DataFrame | None = None,
-    per_class: int = 20,
-    seed: int = 0,
-) -> Explorer:
-    """Return a widget to explore a network's sub-architectures by class and layer.
-
-    Show it as the last line of a cell. It needs a notebook with a kernel: JupyterLab 4, Notebook 7, or
-    anything that shows ipywidgets; elsewhere a static picture stands in for it.
-
-    Examples
-    --------
-    >>> import nadkit as nk
-    >>> network, masks = nk.load_network("resnet-fashion"), nk.load_masks("resnet-fashion")
-    >>> images = nk.load_images("fashion", split="test", per_class=20)
-    >>> explorer = explore(network, masks, images, task="sneaker")
-    >>> explorer.layer, explorer.threshold
-    ('stage3.2', 0.5)
-    >>> explorer.task = "coat"
-    >>> explorer.to_frame().query("kept").shape[0]
-    151
-
-    Parameters
-    ----------
-    network
-        The trained network, or None if only masks are at hand; then panels that need it say so. The widget
-        works on a copy of it, so that its work never meets that of your cells.
-    masks
-        Of this network, of one task or more.
-    images
-        Test pictures, or None. Up to 100 of each class, and 2,000 in all, can be chosen in the widget.
-    calibrate_on
-        Training pictures that the masks were not learned from, as in `whether`.
-    task, layer
-        What is shown first; by default the first task and the deepest layer.
-    evidence
-        A table of `whether` of these masks, if it is there already; otherwise it is measured, class by class.
-    per_class
-        Pictures of each class that the evidence is measured on, at most; the fewest there are of any class.
-    seed
-        Of random masks and of the pictures taken.
-
-    Returns
-    -------
-    Explorer
-        Its traits can be read, set and observed.
-
-    Raises
-    ------
-    MaskFileError
-        The masks are for another network.
-    ImageError
-        No picture is of a class that has a mask.
-    NadkitError
-        Something is of another type, or there is no such task or layer.
-    """
-    subject = Subject.of(network, masks, images, calibrate_on)
-    return Explorer(subject, task=task, layer=layer, evidence=evidence, per_class=per_class, seed=seed)
-
-
-class Explorer(ipywidgets.VBox):  # type: ignore[misc]
+class Explorer(Chosen):
     """The widget that `explore` returns.
 
     Attributes
@@ -110,18 +38,6 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     condition : one of whole, kept, removed, random
     matrix : one of phi, phi_all, jaccard, accepted
     """
-
-    task = traitlets.Unicode()
-    other_task = traitlets.Unicode("")
-    layer = traitlets.Unicode()
-    unit = traitlets.Unicode("")
-    image = traitlets.Int(None, allow_none=True)
-    threshold = traitlets.Float(0.5, min=0.0, max=1.0)
-    condition = traitlets.Enum(CONDITIONS, "kept")
-    matrix = traitlets.Enum(tuple(views.MATRICES), "phi")
-    metric = traitlets.Enum(("", *views.METRICS), "")
-
-    _CHOSEN = ("task", "other_task", "layer", "unit", "image", "threshold", "condition", "matrix", "metric")
 
     def __init__(
         self,
@@ -136,8 +52,17 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         for name, number, least in (("per_class", per_class, 1), ("seed", seed, 0)):
             if not isinstance(number, int) or isinstance(number, bool) or number < least:
                 raise NadkitError(f"{name} = {number!r}; give a whole number of at least {least}")
+        names: list[tuple[str, str | None, Iterable[str]]] = [
+            ("task", task, subject.masks.tasks), ("layer", layer, subject.layers),
+        ]  # fmt: skip
+        for name, value, there in names:
+            if value is not None and value not in there:
+                raise NadkitError(f"no {name} {value!r} to explore; {closest(str(value), there)}")
+        # All that can be refused is refused before there are panels, which ipywidgets would keep for ever.
         self._subject = subject
-        self._answers = Answers(subject, self._refresh, per_class, seed)
+        self._answers = Answers(subject, self._refresh, self._advanced, per_class, seed)
+        if evidence is not None:
+            self._known(evidence)
         self._lock = threading.RLock()
         self._held = True
         self._seen: dict[str, None] = {}
@@ -159,76 +84,17 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self._parts = [*columns, lower]
         top = [self._panels["controls"], self._panels["map"]]
         super().__init__([*top, lower], layout=ipywidgets.Layout(width="100%", overflow="visible"))
-        names: list[tuple[str, str | None, Iterable[str]]] = [
-            ("task", task, subject.masks.tasks), ("layer", layer, subject.layers),
-        ]  # fmt: skip
-        for name, value, there in names:
-            if value is not None and value not in there:
-                raise NadkitError(f"no {name} {value!r} to explore; {closest(str(value), there)}")
         self.task = subject.masks.tasks[0] if task is None else task
         self.layer = list(subject.layers)[-1] if layer is None else layer
-        if evidence is not None:
-            self._known(evidence)
         # A cell that is run again takes its output away: answers of an explorer that nobody sees are let go.
         self._panels["map"]._view_count = 0
         self._panels["map"].observe(self._unseen, names="_view_count")
         self._panels["controls"].still = self._panels["controls"].model_id or ""
         self._held = False
-        self.observe(self._changed, names=list(self._CHOSEN))
+        self.observe(self._changed, names=list(self.CHOSEN))
         self._refresh()
 
-    # What may be chosen
-
-    @traitlets.validate("task", "other_task")
-    def _a_task(self, proposal: Any) -> str:
-        tasks, name = self._subject.masks.tasks, proposal.trait.name
-        if proposal.value not in tasks and (name == "task" or proposal.value):
-            raise traitlets.TraitError(
-                f"no {name} {proposal.value!r} in these masks; {closest(proposal.value, tasks)}"
-            )
-        return str(proposal.value)
-
-    @traitlets.validate("layer")
-    def _a_layer(self, proposal: Any) -> str:
-        if proposal.value not in self._subject.layers:
-            raise traitlets.TraitError(
-                f"no layer {proposal.value!r} in these masks; {closest(proposal.value, self._subject.layers)}"
-            )
-        return str(proposal.value)
-
-    @traitlets.validate("unit")
-    def _a_unit(self, proposal: Any) -> str:
-        if proposal.value and unit_in(proposal.value, self._subject.layers) is None:
-            example = next(iter(self._subject.layers))
-            raise traitlets.TraitError(
-                f"no unit {proposal.value!r} in these masks; write layer/index, such as {example}/0"
-            )
-        return str(proposal.value)
-
-    @traitlets.validate("image")
-    def _an_image(self, proposal: Any) -> int | None:
-        rows = self._subject.rows
-        if proposal.value is not None and proposal.value not in rows:
-            there = f"of {len(rows)} pictures, {rows[0]} to {rows[-1]}" if rows else "there are no pictures"
-            raise traitlets.TraitError(f"no picture {proposal.value} can be chosen ({there})")
-        return None if proposal.value is None else int(proposal.value)
-
-    @traitlets.validate("threshold")
-    def _a_threshold(self, proposal: Any) -> float:
-        if math.isnan(proposal.value):  # neither below the least nor above the most
-            raise traitlets.TraitError("the threshold is NaN; give a number from 0 to 1")
-        return float(proposal.value)
-
     # What is there to see and to read
-
-    @property
-    def choice(self) -> Choice:
-        """Return what is chosen, all of it."""
-        place = None if self.image is None else self._subject.rows.index(self.image)
-        return Choice(
-            self.task, self.other_task, self.layer, self.unit, place, self.threshold, self.condition,
-            self.matrix, self.metric,
-        )  # fmt: skip
 
     def panel(self, kind: str) -> Panel:
         """Return one of the panels, to be shown by itself: controls, map, evidence, matrix, unit, pictures.
@@ -277,13 +143,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         NadkitError
             It took longer than `timeout` seconds.
         """
-        self._answers.ask([key for kind in PANELS for key in self._keys(kind)])
-        if not self._answers.wait(timeout):
-            raise NadkitError(f"{self._answers.words()}: not done after {timeout} seconds; wait again")
-        # A picture's own questions show only once it is known what the network answers.
-        rest = [key for key in self._keys("pictures") if self._answers.get(key) is None]
-        if rest:
-            self.wait(timeout)
+        # What a picture asks is known only once the network has answered, so the keys are looked up anew.
+        self._answers.work_all(lambda: [key for kind in PANELS for key in self._keys(kind)], timeout)
 
     def close(self) -> None:
         """Close the widget and its panels, and let go of all answers.
@@ -291,11 +152,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         ipywidgets keeps every widget that was not closed, so that an explorer made anew in a long session
         does not free the one before by itself.
         """
-        if "_panels" not in vars(self):  # it was refused before it was made, and is deleted
+        if "_parts" not in vars(self):  # it was refused before it was made, and is deleted
             return
-        if "_parts" not in vars(self):
-            return  # it was refused while it was made, and Python lets go of what there is
-        self._answers.forget()
+        self._answers.forget(given=True)
         self._panels["map"]._view_count = None  # or the page would report a count to a model that is gone
         for panel in self._panels.values():
             panel.close()
@@ -335,25 +194,6 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if change.new == 0 and change.old:
             self._answers.forget()
 
-    def _follow(self, name: str, value: Any) -> None:
-        """Change what must change with a trait."""
-        if name == "unit" and value:
-            unit = unit_in(value, self._subject.layers)
-            assert unit is not None
-            self.layer = unit.layer
-        elif name == "layer" and self.unit and Unit.parse(self.unit).layer != value:
-            self.unit = ""
-        elif name == "task":
-            if self.other_task == value:
-                self.other_task = ""
-            if (
-                self.image is not None
-                and self._subject.class_of(self._subject.rows.index(self.image)) != value
-            ):
-                self.image = None
-        elif name == "other_task" and value == self.task:
-            self.other_task = ""
-
     def _act(self, name: str, value: Any) -> None:
         """Do what a reader chose on the page; what cannot be is said there, and changes nothing."""
         if name == "pair":
@@ -365,7 +205,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
                 self.task = value[0]
                 self._follow("task", value[0])
                 self.other_task = value[1] if value[1] != value[0] else ""
-        elif name in self._CHOSEN:
+        elif name in self.CHOSEN:
             setattr(self, name, value)
         else:
             raise NadkitError(f"the page asked to set {name!r}, which cannot be chosen")
@@ -402,9 +242,15 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         needed = {"task", "condition", "metric", "value", "low", "high", "n"}
         if not needed <= set(getattr(evidence, "columns", ())):
             raise NadkitError("evidence is no table of nk.whether; give what nk.whether(...) returned")
+        others = set(evidence["network"]) - {self._subject.name} if "network" in evidence else set()
+        if others:
+            raise NadkitError(
+                f"evidence is of {', '.join(sorted(map(str, others)))}, and these masks are of "
+                f"{self._subject.name}; give the table of nk.whether of this network"
+            )
         for task in self._subject.masks.tasks:
             if (evidence["task"] == task).any():
-                self._answers.put(("evidence", task, 0.5), evidence)
+                self._answers.give(("evidence", task, 0.5), evidence)
 
     def _states(self) -> dict[str, dict[str, Any]]:
         subject, choice, answers = self._subject, self.choice, self._answers
@@ -423,6 +269,12 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             except Exception as error:
                 states[kind] = {**self._panels[kind].state, "error": f"{type(error).__name__}: {error}"}
         return states
+
+    def _advanced(self, done: float) -> None:
+        """Tell the panels that wait how far the work is; their states stay as they are."""
+        for panel in self._panels.values():
+            if panel.state.get("working"):
+                panel.send({"do": "progress", "done": done})
 
     def _refresh(self) -> None:
         """Draw every panel anew whose state is another."""

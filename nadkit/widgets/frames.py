@@ -90,10 +90,9 @@ def worked_out(answers: Worker, key: Key) -> Any:
     NadkitError
         It could not be worked out.
     """
-    if answers.get(key) is None:
-        answers.ask([key])
+    while (value := answers.get(key)) is None:
+        answers.ask_first(key)  # what the panels asked for is worked out after it
         answers.wait()
-    value = answers.get(key)
     if isinstance(value, Failed):
         raise NadkitError(value.text)
     return value

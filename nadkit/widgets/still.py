@@ -36,7 +36,8 @@ def still_html(subject: Subject, choice: Choice, name: str) -> str:
 
 def figure_html(svg: str, words: str, name: str) -> str:
     """Return a figure of an SVG document, its words and how to get the widget instead."""
-    image = base64.b64encode(svg.encode()).decode()
+    words = _NO_XML.sub("\ufffd", words)
+    image = base64.b64encode(_NO_XML.sub("\ufffd", svg).encode()).decode()
     caption = (
         f"{html.escape(words)} This is a static picture: run the cell in a notebook with a kernel to explore."
     )
@@ -83,11 +84,10 @@ def still_svg(subject: Subject, choice: Choice) -> str:
             at += 26 + 6.2 * len(words)
     width = max(x, at, 420)
     title = f'<text x="8" y="14" font-weight="bold">{html.escape(f"{subject.name}: {choice.task}")}</text>'
-    return _NO_XML.sub(
-        "\ufffd",
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" '
         f'height="{height}" font-family="sans-serif" font-size="11" fill="#1b1f24">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{title}{"".join(made)}</svg>',
+        f'<rect width="100%" height="100%" fill="#fff"/>{title}{"".join(made)}</svg>'
     )
 
 

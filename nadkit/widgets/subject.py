@@ -54,6 +54,7 @@ class Subject:
     masks, images, calibrate_on : as given
     shown : the pictures that can be chosen, some of each class; None without pictures
     rows : the index in `images` of each of them
+    seed : of the random units
     """
 
     network: Network | None
@@ -62,6 +63,7 @@ class Subject:
     calibrate_on: Images | None = None
     shown: Images | None = None
     rows: tuple[int, ...] = ()
+    seed: int = 0
     _kept: Any = field(default=None, repr=False)
 
     @classmethod
@@ -138,7 +140,7 @@ class Subject:
         if condition == "whole":
             return None
         if condition == "random":
-            return self.masks[task].random(0, threshold).gates(task)
+            return self.masks[task].random(self.seed, threshold).gates(task)
         return self.masks.gates(task, threshold, keep=condition == "kept")
 
     def keepers(self, unit: Unit, threshold: float) -> list[tuple[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,57 @@ def test_work_is_asked_for_once(blank: Mount, drawn: Any) -> None:
     expect(page.locator("section")).to_have_class("nadkit nadkit-pictures")
 
 
+def test_a_wish_is_told_again_when_the_choice_went_and_came_back(blank: Mount, drawn: Any) -> None:
+    """Python forgets what was wanted with every other choice."""
+    state = drawn["nothing yet"]["pictures"]
+    widget = mount(blank, "pictures", {**state, "stamp": "a", "need": 7})
+    widget.page.wait_for_timeout(400)
+    assert widget.sent() == [{"do": "work"}]
+    widget.put(state={**state, "stamp": "b", "need": 8})
+    widget.put(state={**state, "stamp": "a", "need": 7})
+    widget.page.wait_for_timeout(400)
+    assert widget.sent() == [{"do": "work"}] * 2
+
+
+def test_progress_comes_by_message_and_the_clock_goes_on(blank: Mount, drawn: Any) -> None:
+    state = {**drawn["nothing yet"]["pictures"], "need": 0, "working": "reading", "done": 0}
+    widget = mount(blank, "pictures", state)
+    page = widget.page
+    for done in (0.25, 0.5):
+        widget.receive({"do": "progress", "done": done})
+        expect(page.locator("progress")).to_have_attribute("value", str(done))
+    widget.put(state={**state, "note": "drawn again"})  # the time is that of the work, not of the drawing
+    expect(page.get_by_role("status")).to_contain_text(re.compile(r"reading [1-9]\d* s"))
+    widget.put(state={**state, "working": ""})
+    widget.receive({"do": "progress", "done": 0.75})
+    expect(page.locator("progress")).to_be_hidden()
+
+
+def test_a_half_is_chance_for_some_metrics_only(blank: Mount, drawn: Any) -> None:
+    state = drawn["everything"]["evidence"]
+    widget = mount(blank, "evidence", {**state, "metric": "auroc"})
+    expect(widget.page.locator(".nadkit-chance")).to_have_count(1)
+    widget.put(state={**state, "metric": "recall"})
+    expect(widget.page.locator(".nadkit-chance")).to_have_count(0)
+
+
+def test_the_mark_with_the_focus_is_on_a_zoomed_map(blank: Mount, drawn: Any) -> None:
+    widget = mount(blank, "map", drawn["everything"]["map"])
+    page = widget.page
+    page.locator("svg.nadkit-plot [tabindex='0'][data-key*='/']").first.focus()
+    for _ in range(6):
+        page.keyboard.press("+")
+    for key in ["ArrowDown"] * 4 + ["ArrowRight"] * 4 + ["ArrowUp"] * 3 + ["ArrowLeft"] * 2:
+        page.keyboard.press(key)
+        inside = page.evaluate("""() => {
+            const mark = document.activeElement.getBoundingClientRect();
+            const box = document.querySelector('svg.nadkit-plot').getBoundingClientRect();
+            return mark.left >= box.left && mark.right <= box.right
+                && mark.top >= box.top && mark.bottom <= box.bottom;
+        }""")
+        assert inside, key
+
+
 def test_no_work_is_asked_for_where_nobody_looks(blank: Mount, drawn: Any) -> None:
     widget = mount(blank, "evidence", {**drawn["nothing yet"]["evidence"], "need": 0})
     page = widget.page
@@ -313,7 +365,7 @@ def test_controls_by_mouse(blank: Mount, plain: Explorer) -> None:
     assert page.get_by_role("listbox", name="Compare with: names").get_by_role(
         "option"
     ).all_inner_texts() == [
-        "none",
+        "(none)",
         "banana",
         "cherry",
     ]
@@ -325,7 +377,7 @@ def test_controls_by_mouse(blank: Mount, plain: Explorer) -> None:
     assert (plain.layer, plain.other_task, plain.condition) == ("one", "cherry", "removed")
     expect(page.get_by_role("radio", name="removed")).to_be_checked()
     page.get_by_role("combobox", name="Compare with").click()
-    page.get_by_role("option", name="none").click()
+    page.get_by_role("option", name="(none)").click()
     live.answer()
     assert plain.other_task == ""
     box = page.get_by_role("slider").bounding_box()
@@ -658,4 +710,5 @@ def test_a_wrong_picture_shows_why(blank: Mount, drawn: Any) -> None:
     assert head == ["class", *chosen["scores"]["heads"]]
     assert page.get_by_role("row").count() == 1 + len(chosen["scores"]["rows"])
     page.get_by_role("button", name=f"compare {chosen['task']} with {chosen['other']} on the map").click()
-    assert widget.sent() == [{"do": "set", "name": "other_task", "value": chosen["other"]}]
+    pair = [chosen["task"], chosen["other"]]
+    assert widget.sent() == [{"do": "set", "name": "pair", "value": pair}]

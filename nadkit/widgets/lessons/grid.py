@@ -121,7 +121,9 @@ class LayerClassGrid(Lesson):
         elif name == "matrix":
             self.values = value
         elif name == "turn":
-            self._first += MOST if value == "on" else -MOST
+            # A second press may come before the page has taken the button away.
+            last = (len(self._masks.tasks) - 1) // MOST * MOST
+            self._first = min(max(self._first + (MOST if value == "on" else -MOST), 0), last)
             self._refresh()
         else:
             super()._act(name, value)

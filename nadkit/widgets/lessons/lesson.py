@@ -26,8 +26,14 @@ WorkOut = Callable[[Key, Callable[[int], Callable[[int], None]]], Any]
 class _Answers(Worker):
     """The heavy answers of one lesson, worked out by the lesson itself."""
 
-    def __init__(self, changed: Callable[[], object], said: Mapping[str, str], work_out: WorkOut) -> None:
-        super().__init__(changed, said)
+    def __init__(
+        self,
+        changed: Callable[[], object],
+        advanced: Callable[[float], object],
+        said: Mapping[str, str],
+        work_out: WorkOut,
+    ) -> None:
+        super().__init__(changed, advanced, said)
         self._work_out = work_out
 
     def work_out(self, key: Key) -> Any:
@@ -48,7 +54,7 @@ class Lesson(Panel):
     def __init__(self, kind: str) -> None:
         self._held = True
         self._lock = threading.RLock()
-        self._answers = _Answers(self._refresh, self.SAID, self._answer)
+        self._answers = _Answers(self._refresh, self._advanced, self.SAID, self._answer)
         super().__init__(kind, act=self._act, work=self._work)
 
     def _start(self) -> None:
@@ -65,10 +71,7 @@ class Lesson(Panel):
         NadkitError
             It took longer than `timeout` seconds.
         """
-        while lacking := [key for key in self._keys() if self._answers.get(key) is None]:
-            self._answers.ask(lacking)
-            if not self._answers.wait(timeout):
-                raise NadkitError(f"{self._answers.words()}: not done after {timeout} seconds; wait again")
+        self._answers.work_all(self._keys, timeout)
 
     def to_frame(self) -> pd.DataFrame:
         """Return what is on screen as a table; what has not been worked out yet is, first."""
@@ -122,6 +125,10 @@ class Lesson(Panel):
     def _work(self) -> None:
         self._answers.ask(self._keys())
         self._refresh()
+
+    def _advanced(self, done: float) -> None:
+        if self.state.get("working"):
+            self.send({"do": "progress", "done": done})
 
     def _refresh(self) -> None:
         if self._held:

@@ -105,16 +105,15 @@ def courses(
     x = left
     for condition, values in lines.items():
         colour, shape = SHAPES.get(condition, SHAPES["kept"])
-        spots = [
-            (left + step * (at + 0.5), top + high * (1 - min(1.0, max(0.0, value))))
-            for at, value in enumerate(values)
-            if value is not None
-        ]
-        parts.append(
-            f'<path d="M{"L".join(f"{a:g} {b:.1f}" for a, b in spots)}" fill="none" stroke="{colour}"/>'
-            if spots
-            else ""
-        )
+        spots, line, pen = [], "", "M"
+        for at, value in enumerate(values):
+            if value is None:
+                pen = "M"  # no line across a layer that has no value
+                continue
+            spots.append((left + step * (at + 0.5), top + high * (1 - min(1.0, max(0.0, value)))))
+            line += f"{pen}{spots[-1][0]:g} {spots[-1][1]:.1f}"
+            pen = "L"
+        parts.append(f'<path d="{line}" fill="none" stroke="{colour}"/>' if spots else "")
         parts.append(
             f'<path fill="{colour}" d="{"".join(f"M{a:g} {b:.1f}{shape}" for a, b in spots)}"/>'
             if spots

@@ -75,7 +75,7 @@ function chooser(label, key, choose) {
   };
 }
 
-const NONE = "none";
+const NONE = "(none)"; // a class may be called "none"
 
 export default panel((body, act) => {
   const task = chooser("Class", "task", (name) => act("task", name));

@@ -14,10 +14,11 @@ export default panel((body, act) => {
     kinds.replaceChildren(...(state.metrics ?? []).map(([name, shown]) => button(shown, () => act("metric", name), { "aria-pressed": String(name === state.metric), "data-key": `metric-${name}` })));
     const rows = state.rows ?? [];
     const x = (value) => LEFT + WIDE * Math.min(Math.max(value, 0), 1);
+    const chance = /accuracy|auroc/.test(state.metric ?? ""); // a half of recall is no chance
     const [wide, high] = [LEFT + WIDE + 140, LINE * rows.length + 30];
     const svg = h("svg:svg", { viewBox: `0 0 ${wide} ${high}`, style: `width:100%;max-width:${wide}px`, role: "img", "aria-label": state.summary ?? "", class: "nadkit-dots" });
     for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
-      svg.append(h("svg:line", { x1: x(tick), x2: x(tick), y1: 0, y2: LINE * rows.length, class: tick === 0.5 ? "nadkit-chance" : "nadkit-rule" }),
+      svg.append(h("svg:line", { x1: x(tick), x2: x(tick), y1: 0, y2: LINE * rows.length, class: tick === 0.5 && chance ? "nadkit-chance" : "nadkit-rule" }),
         h("svg:text", { x: x(tick), y: LINE * rows.length + 16, "text-anchor": "middle" }, String(tick)));
     }
     rows.forEach((row, i) => {

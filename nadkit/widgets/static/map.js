@@ -49,6 +49,15 @@ export default panel((body, act) => {
     view.y = Math.min(0, Math.max(view.y, HEIGHT * (1 - k)));
     look();
   };
+  /** Move a zoomed map so that a mark which gets the focus is on it. */
+  const reveal = (node) => {
+    const [column, unit] = node.dataset.at.split("/");
+    const [x, y] = unit === "" ? [places[column].middle, TOP / 2] : places[column].at(Number(unit));
+    const inside = (at, size) => at > 12 && at < size - 12;
+    if (!inside(view.x + x * view.k, width)) view.x = width / 2 - x * view.k;
+    if (!inside(view.y + y * view.k, HEIGHT)) view.y = HEIGHT / 2 - y * view.k;
+    zoom(1);
+  };
   const reset = () => { Object.assign(view, { x: 0, y: 0, k: 1 }); look(); };
   const tools = h("p", { class: "nadkit-tools" },
     button("+", () => zoom(1.5), { "aria-label": "zoom in", "data-key": "zoom-in" }),
@@ -153,6 +162,7 @@ export default panel((body, act) => {
       }
     }
     if (!next) return;
+    reveal(next);
     if (!Number.isNaN(unit)) { rove(current ? [current] : [], null); current = next; set(current, "tabindex", 0); }
     next.focus({ preventScroll: true });
   };

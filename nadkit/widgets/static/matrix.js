@@ -1,5 +1,5 @@
 // A matrix of classes: cells are chosen by mouse or arrow keys.
-const SHADES = ["#f7fbff", "#d6e6f4", "#abcfe5", "#6aaed6", "#3787c0", "#105ba4", "#08306b"];
+const SHADES = ["#f7fbff", "#d6e6f4", "#abcfe5", "#6aaed6", "#2f79b5", "#105ba4", "#08306b"];
 const AGAINST = ["#fff7ec", "#fdd9b4", "#f4a466", "#d9722d", "#a04a0e"]; // below 0: another colour, and a minus sign
 
 function shade(value) {
@@ -89,7 +89,7 @@ export default panel((body, act) => {
     state.values.forEach((row, r) => row.forEach((value, c) => {
       const cell = cells[r][c], [box, words] = cell.children;
       const step = value === null ? null : shade(value);
-      const dark = step !== null && step >= (value < 0 ? 3 : 4);
+      const dark = step !== null && step >= 4;
       set(box, "fill", value === null ? "none" : (value < 0 ? AGAINST : SHADES)[step]);
       text(words, value === null || !numbers ? "" : number(value));
       set(words, "class", dark ? "nadkit-light" : "nadkit-dark");

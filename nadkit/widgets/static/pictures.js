@@ -30,7 +30,7 @@ export default panel((body, act) => {
       h("div", { class: "nadkit-gallery" }, (one.maps ?? []).map((map) => h("figure", {}, heat(map.rows, map.alt, 72), h("figcaption", {}, map.name)))),
       one.why ? h("div", {}, h("h4", {}, one.why_title), h("p", { class: "nadkit-sentence" }, one.why),
         one.units?.length ? h("p", { class: "nadkit-chips" }, one.units.map(([name, words]) => button(name, () => act("unit", name), { "data-key": `flip-${name}`, "aria-label": `${name}: ${words}`, title: words }))) : null,
-        one.other ? h("p", {}, button(`compare ${one.task} with ${one.other} on the map`, () => act("other_task", one.other), { "data-key": "compare" })) : null) : null,
+        one.other ? h("p", {}, button(`compare ${one.task} with ${one.other} on the map`, () => act("pair", [one.task, one.other]), { "data-key": "compare" })) : null) : null,
     ].filter(Boolean) : []));
   };
 });

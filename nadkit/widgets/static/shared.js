@@ -88,7 +88,7 @@ function panel(make) {
         if (!["Escape", "Tab"].includes(event.key)) event.stopPropagation();
       });
 
-      let visible = false, timer = 0, clock = 0, asked = null, since = 0, sent = null, waiting = null;
+      let visible = false, timer = 0, clock = 0, asked = null, spoken = "", since = 0, sent = null, waiting = null;
       const push = () => {
         // The latest wish alone: a slider makes more of them than a kernel answers.
         if (waiting === null || sent !== null) return;
@@ -109,13 +109,15 @@ function panel(make) {
       const tick = (state) => {
         clearInterval(clock);
         const words = state.working ?? "";
-        if (words) {
-          since = performance.now();
-          clock = setInterval(() => text(note, `${words} ${((performance.now() - since) / 1000).toFixed(0)} s`), 1000);
-        }
+        if (words !== spoken) [spoken, since] = [words, performance.now()];
+        const say = () => {
+          const seconds = Math.floor((performance.now() - since) / 1000);
+          text(note, words ? `${words}${seconds ? ` ${seconds} s` : ""}` : state.note || "");
+        };
+        if (words) clock = setInterval(say, 1000);
         bar.hidden = !words;
         set(bar, "value", words && state.done ? state.done : null);
-        text(note, words || state.note || "");
+        say();
       };
       const update = () => {
         const state = model.get("state");
@@ -124,7 +126,8 @@ function panel(make) {
         text(heading, state.title ?? "");
         root.classList.toggle("nadkit-stale", Boolean(state.stale));
         set(body, "aria-busy", state.stale ? "true" : "false");
-        if (!state.need) asked = null;
+        // Python drops what was wanted with every other choice, so the same wish must be told again.
+        if (!state.need || root.dataset.stamp !== (state.stamp ?? "")) asked = null;
         try {
           draw(state);
           error.hidden = !state.error;
@@ -143,6 +146,7 @@ function panel(make) {
       const watch = new IntersectionObserver((entries) => { visible = entries.some((one) => one.isIntersecting); ask(); });
       watch.observe(root);
       const told = (message) => {
+        if (message.do === "progress" && !bar.hidden) set(bar, "value", message.done);
         if (message.do !== "done") return;
         sent = null;
         push();

@@ -12,7 +12,7 @@ from nadkit.widgets.answers import Answers
 from nadkit.widgets.choice import Choice
 from nadkit.widgets.subject import Subject, unit_in
 from nadkit.widgets.views.needs import State, found, missing
-from nadkit.widgets.views.words import summary
+from nadkit.widgets.views.words import many, summary
 
 MOST_UNITS = 1500
 """Marks that are drawn: of a larger network, those of the chosen layer."""
@@ -53,7 +53,9 @@ def map_state(subject: Subject, choice: Choice, answers: Answers) -> State:
     state["legend"] = legend(subject, choice)
     unit = unit_in(choice.unit, subject.layers)
     if arch is not None and unit is not None:
-        state["links"] = _links(state["columns"], arch, unit)
+        state["links"], hidden = _links(state["columns"], arch, unit)
+        if hidden:
+            state["note"] = f"{many(hidden, 'link')} to units that are not drawn are left out"
         if str(unit) not in arch.graph:
             state["note"] = f"{choice.task} does not keep {unit}, so it has no links here"
     return state
@@ -155,11 +157,11 @@ def _runs(layers: list[str], chosen: str) -> list[tuple[str, tuple[str, ...]]]:
     ]
 
 
-def _links(made: list[dict[str, Any]], arch: Any, unit: Unit) -> list[list[Any]]:
-    """Links into and from a unit: column and place of both ends, share and sign."""
+def _links(made: list[dict[str, Any]], arch: Any, unit: Unit) -> tuple[list[list[Any]], int]:
+    """Links into and from a unit, column and place of both ends, share and sign; and how many have no end."""
     graph, name = arch.graph, str(unit)
     if name not in graph:
-        return []
+        return [], 0
     edges = [*graph.in_edges(name, data=True), *graph.out_edges(name, data=True)]
     at = {
         layer: place for place, column in enumerate(made) for layer in column.get("layers", [column["name"]])
@@ -174,11 +176,12 @@ def _links(made: list[dict[str, Any]], arch: Any, unit: Unit) -> list[list[Any]]
             if place is None:
                 break
             ids = made[place]["ids"]
-            spot = max(index, 0) if ids is None else ids.index(index) if index in ids else 0
-            ends += [place, spot]
+            if ids is not None and index not in ids:
+                break
+            ends += [place, max(index, 0) if ids is None else ids.index(index)]
         if len(ends) == 4:
             found.append([*ends, round(float(facts["share"]), 3), int(facts["sign"])])
-    return found
+    return found, len(edges) - len(found)
 
 
 def legend(subject: Subject, choice: Choice) -> list[list[Any]]:

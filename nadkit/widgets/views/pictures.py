@@ -75,7 +75,7 @@ def picture_keys(subject: Subject, choice: Choice, answers: Answers) -> list[Key
     if hasattr(peaks, "logits") and len(tasks) > 1:
         said, right = subject.answered(peaks.logits)[place], subject.class_of(place)
         if said != right and said in tasks and right in tasks:
-            keys.append(("why", place))
+            keys.append(("why", place, choice.threshold))
     return keys
 
 
@@ -126,7 +126,7 @@ def _chosen(
         }  # fmt: skip
         found["maps_title"] = f"Where {units[condition]} respond, layer by layer"
         found["maps"] = [_map(layer, rows[0]) for layer, rows in maps.items()]
-    why = values.get(("why", place))
+    why = values.get(("why", place, choice.threshold))
     if why is not None:
         found |= _why(why, name, said)
     return found
@@ -161,7 +161,11 @@ def _map(layer: str, rows: Any) -> dict[str, Any]:
 def _why(table: Any, name: str, said: str) -> dict[str, Any]:
     removed = table[(table["condition"] == "removed") & (table["metric"] == "margin")]
     units = [
-        [f"{row.layer}/{row.unit}", f"without it and those before it, {name} leads {said} by {row.value:.2f}"]
+        [
+            f"{row.layer}/{row.unit}",
+            f"without it and those before it, the logit of {name} is {abs(row.value):.2f} "
+            f"{'above' if row.value > 0 else 'below'} the best other class",
+        ]
         for row in removed.itertuples()
     ]
     return {
