@@ -125,6 +125,12 @@ def faults_of_exercises(notebook: Any) -> list[str]:
         order = [kind for kind in kinds if kind in ("solution", "check")]
         if order != ["solution", "check"]:
             found.append(f"exercise {number} has {order}, not one solution, then one check")
+        codes = [cell for cell in cells if cell.cell_type == "code"]
+        theirs = {
+            name for cell in codes if not {"solution", "check"} & set(tags(cell)) for name in set_in(cell)
+        }
+        ours = {name for cell in codes if "solution" in tags(cell) for name in set_in(cell)}
+        found += [f"the solution of exercise {number} overwrites {name}" for name in sorted(theirs & ours)]
     for cell in notebook.cells:
         told = "<summary>Solution</summary>" in cell.source
         found += ["a solution in the text is not tagged so"] * (told and "solution" not in tags(cell))
@@ -137,6 +143,13 @@ def faults_of_exercises(notebook: Any) -> list[str]:
             found += ["a check says nothing when it fails"] * bool(silent)
             found += ["a check asserts nothing"] * (not any(isinstance(line, ast.Assert) for line in body))
     return found
+
+
+def set_in(cell: Any) -> set[str]:
+    """Names that a cell sets whatever they were: outside any `if`."""
+    lines = [line for line in ast.parse(cell.source).body if not isinstance(line, ast.If)]
+    names = [node for line in lines for node in ast.walk(line) if isinstance(node, ast.Name)]
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
 def faults_of_closing(notebook: Any) -> list[str]:

@@ -288,6 +288,7 @@ def test_a_good_lesson_has_no_fault(folder: Path) -> None:
         (9, "(5 min)", "", "is not '### Exercise 1 (5 min)'"),
         (9, "### Exercise 1", "### Task 1", "1 exercises"),
         (9, "Hint", "Help", "exercise 1 has no hint"),
+        (11, "if answer is None:\n    answer = 4", "answer = 4", "exercise 1 overwrites answer"),
         (12, ", 'answer is not 4 yet'", "", "says nothing"),
         (12, "assert answer == 4, 'answer is not 4 yet'", "answer", "asserts nothing"),
         (17, "Control", "Other", "does not say: control"),
