@@ -182,6 +182,21 @@ def test_words_that_nadkit_does_not_use(path: Path) -> None:
     assert [word for word in words if path.stem != "own-pictures" or not word.startswith("label")] == []
 
 
+def misspelt(*places: Path) -> str:
+    # The folder that lesson 10 misspells on purpose.
+    command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", "expresso", *map(str, places)]
+    skipped = ["--skip", "*.csv,*.png,*.safetensors,*.js,data,_build,__pycache__"]
+    return subprocess.run([*command, *skipped], capture_output=True, text=True, timeout=120).stdout
+
+
+def test_words_are_spelt_as_they_are(tmp_path: Path) -> None:
+    places = [DOCS, ROOT / "notebooks", ROOT / "nadkit", *ROOT.glob("*.md")]
+    assert misspelt(*places) == ""
+    wrong = tmp_path / "page.md"
+    wrong.write_text("The netwrok has recieved a mask.")
+    assert len(misspelt(wrong).splitlines()) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in PROSE if snippets(p.read_text())], ids=lambda path: path.stem)
 def test_the_examples_of_a_page_run_one_after_the_other(path: Path, tmp_path: Path) -> None:

@@ -150,7 +150,9 @@ def where_found(table: pd.DataFrame) -> str:
             f"the {what} of the kept units rises with depth in {named(list(rise))} of {len(rows)} networks, "
             f"falls in {named(list(fall))}, and does neither, or is not shown to, in {named(other)}"
         )
-    return f"**Where** (theirs: deeper layers do not always mean more of the task): {'; '.join(said)}."
+    return (
+        f"**Where** (theirs: deeper layers do not always correspond to higher semantics): {'; '.join(said)}."
+    )
 
 
 def how_found(families: pd.DataFrame) -> str:

@@ -128,7 +128,7 @@ with that reason, their heads can be tapped. What a model reads past its modules
 (`self.relu(x)` for the
 side effect alone) cannot be gated.
 """
-    return re.sub(r"(?<=[^\n|])\n(?=[^\n|*#])", " ", text)  # a paragraph or an item is one line
+    return re.sub(r"(?<=[^\n|])\n *(?=[^\n|*# ])", " ", text)  # a paragraph or an item is one line
 
 
 def main() -> None:
