@@ -1353,3 +1353,10 @@ def test_a_unit_is_written_in_one_way(explorer):
     explorer.unit = "3/02"
     assert explorer.unit == "3/2"
     assert explorer.panel("map").state["unit"] == "3/2"
+
+
+def test_a_model_that_was_not_wrapped_is_refused_with_the_way_to_wrap_it(masks, images):
+    model = nn.Sequential(nn.Flatten())
+    model.layers = nn.ModuleList()  # as some networks of others have; it is no network of nadkit for that
+    with pytest.raises(NadkitError, match=r"explore got Sequential as network; .*nk.Network.wrap\(model"):
+        nk.explore(model, masks, images)

@@ -933,3 +933,16 @@ def test_masks_import_no_pandas_until_a_table_is_asked_for(path: Path) -> None:
         [sys.executable, "-c", code, str(path)], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_of_many_reasons_of_one_kind_three_are_told() -> None:
+    layers = {f"layer{at}": torch.rand(1, 2) for at in range(30)}
+    masks = MaskSet.from_scores(layers, ["shirt"])
+    other = SimpleNamespace(
+        name="net", weights_id="ab", class_names=("shirt",), layers={"conv": SimpleNamespace(units=2)}
+    )
+    with pytest.raises(MaskFileError) as told:
+        masks.check(other)
+    assert str(told.value).count("it has no layer") == 3
+    assert "and 27 more such" in str(told.value)
+    assert len(str(told.value)) < 400

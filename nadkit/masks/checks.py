@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -70,6 +70,12 @@ def checked_scores(address: str, given: object, tasks: tuple[str, ...]) -> Tenso
     return rows.to("cpu", torch.float32, copy=True).contiguous()
 
 
+def _few(reasons: Iterable[str]) -> list[str]:
+    """The first three of many reasons of one kind: another network may differ in a hundred layers."""
+    every = list(reasons)
+    return [*every[:3], *([f"and {len(every) - 3} more such"] if len(every) > 3 else [])]
+
+
 class NetworkLike(Protocol):
     """What masks ask of a network: four read-only attributes; a layer has a count `units`."""
 
@@ -120,17 +126,20 @@ def reasons_against(
         mine, theirs = str(meta["weights_id"])[:12], str(network.weights_id)[:12]
         reasons.append(f"they were learned on the weights {mine}… and it has {theirs}…")
     counts = {address: int(layer.units) for address, layer in network.layers.items()}
-    for address in [address for address in unit_counts if address not in counts]:
-        reasons.append(f"it has no layer {address!r}, {closest(address, counts)}")
+    unknown = [address for address in unit_counts if address not in counts]
+    reasons += _few(f"it has no layer {address!r}, {closest(address, counts)}" for address in unknown)
     if missing := [address for address in counts if address not in unit_counts]:
         shown = ", ".join(missing[:3]) + (f", … ({len(missing)} in all)" if len(missing) > 3 else "")
         reasons.append(f"the masks have no scores for its layers {shown}")
-    for address, count in unit_counts.items():
-        if counts.get(address, count) != count:
-            reasons.append(f"layer {address!r} has {counts[address]} units there and {count} here")
+    reasons += _few(
+        f"layer {address!r} has {counts[address]} units there and {count} here"
+        for address, count in unit_counts.items()
+        if counts.get(address, count) != count
+    )
     names = list(network.class_names)
-    for task in [task for task in tasks if task not in names]:
-        reasons.append(f"it has no class {task!r}, {closest(task, names)}")
+    reasons += _few(
+        f"it has no class {task!r}, {closest(task, names)}" for task in tasks if task not in names
+    )
     then = meta.get("class_names")
     if isinstance(then, list) and then != names and not any(task not in names for task in tasks):
         reasons.append(f"its class names were {then} and are {names}")

@@ -86,13 +86,14 @@ class Subject:
             Something is of another type.
         """
         for name, value, wanted, none in (
-            ("network", network, "layers", True), ("masks", masks, "scores", False),
+            ("network", network, "weights_id", True), ("masks", masks, "scores", False),
             ("images", images, "class_names", True), ("calibrate_on", calibrate_on, "class_names", True),
         ):  # fmt: skip
             if not (none and value is None) and not hasattr(value, wanted):
                 raise NadkitError(
                     f"explore got {type(value).__name__} as {name}; call nk.explore(network, masks, images)"
                     f"{', with None where there is none' * none}"
+                    f"{'; wrap a model first: nk.Network.wrap(model, ...)' * (name == 'network')}"
                 )
         if network is not None:
             masks.check(network)
