@@ -28,9 +28,9 @@ MOVED = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
-    "docs/gallery.md": "gallery.ipynb",
     "notebooks": "tutorials/index.md",
 }
+EXECUTED = ("gallery.md", "how-to/your-own-network.md")  # pages with their outputs
 FILES = ("LICENSE", "NOTICE", "CITATION.cff")
 
 FRONT = """
@@ -82,6 +82,8 @@ def page_of(target: Path) -> str | None:
         return MOVED[path]
     if path in FILES:
         return f"project/{path}"
+    if path.removeprefix("docs/") in EXECUTED:
+        return path.removeprefix("docs/").replace(".md", ".ipynb")
     if path.startswith("docs/") and target.is_file():
         return path.removeprefix("docs/")
     if path.startswith("notebooks/"):
@@ -136,7 +138,7 @@ def write(path: Path, text: str) -> None:
 
 
 def lay_out(source: Path, launch: Launch, *, run: bool) -> None:
-    """Write the sources of all pages; `run` executes the lessons. The gallery is always executed."""
+    """Write the sources of all pages; `run` executes the lessons. EXECUTED pages always are."""
     lessons = notebooks()
     there: set[Path] = set()
 
@@ -163,7 +165,7 @@ def lay_out(source: Path, launch: Launch, *, run: bool) -> None:
 
     for path in sorted(DOCS.rglob("*")):
         name = path.relative_to(DOCS).as_posix()
-        if not path.is_file() or name.startswith(("_", "gallery.md")) or path.suffix in {".py", ".pyc"}:
+        if not path.is_file() or name.startswith("_") or name in EXECUTED or path.suffix in {".py", ".pyc"}:
             continue
         if path.suffix == ".md":
             text = path.read_text().replace("<!-- launch table -->\n", launch.table(lessons))
@@ -173,8 +175,10 @@ def lay_out(source: Path, launch: Launch, *, run: bool) -> None:
         else:
             file(path, name)
 
-    gallery = executed(notebook_of((DOCS / "gallery.md").read_text()), "gallery", CACHE)
-    page("gallery.ipynb", nbformat.writes(drawn(gallery)))
+    for name in EXECUTED:
+        notebook = notebook_of(relinked((DOCS / name).read_text(), f"docs/{name}", name, launch))
+        done = drawn(executed(notebook, Path(name).stem, CACHE))
+        page(name.replace(".md", ".ipynb"), nbformat.writes(done))
 
     rows = []
     for path, title in lessons.items():

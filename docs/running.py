@@ -16,6 +16,7 @@ import nbformat
 
 ROOT = Path(__file__).parents[1]
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+BAR = re.compile(r"\d+%\|")  # tqdm's, in words
 FENCE = re.compile(r"^```python\n(.*?)^```\n", re.S | re.M)
 
 
@@ -90,6 +91,8 @@ def drawn(notebook: Any) -> Any:
     """
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
+        if any(_is_bar(output) for output in outputs):
+            cell.outputs = outputs = [output for output in outputs if not _is_bar(output)]
         still = any("nadkit-still" in output.get("data", {}).get("text/html", "") for output in outputs)
         if still:
             cell.outputs = outputs = [o for o in outputs if WIDGET not in o.get("data", {})]
@@ -104,6 +107,11 @@ def drawn(notebook: Any) -> Any:
                     '<p class="nadkit-live">Here a widget lives: it needs a notebook with a kernel.</p>'
                 )
     return notebook
+
+
+def _is_bar(output: Any) -> bool:
+    """Whether an output is the progress of something that is done."""
+    return bool(BAR.search(output.get("text", "") or output.get("data", {}).get("text/plain", "")))
 
 
 def figure_html(figure: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from nadkit.errors import LayerError, NadkitError
 from nadkit.networks import Network
 from nadkit.networks.cells import DARTS_V2, Cell
 from nadkit.networks.places import choose_layers
-from nadkit.taps import Layer, Taps
+from nadkit.taps import Layer, Taps, maps_of
 
 X = torch.linspace(-1, 1, 3 * 2 * 8 * 8).reshape(3, 2, 8, 8)
 
@@ -409,6 +409,51 @@ def test_units_lie_where_the_record_says(way: str, count: int) -> None:
     want[1].select(expected.axis - 1, 0).zero_()
     assert len(want) == 3
     assert torch.equal(taps.activations["place"], want)
+
+
+def windows(x: Tensor) -> Tensor:
+    """(N, C, 8, 8) to four windows of sixteen positions, units last."""
+    return x.reshape(len(x), -1, 2, 4, 2, 4).permute(0, 2, 4, 3, 5, 1).reshape(len(x), 4, 16, -1)
+
+
+def whole(x: Tensor) -> Tensor:
+    """Windows back to (N, 8, 8, C)."""
+    return x.reshape(len(x), 2, 2, 4, 4, -1).permute(0, 1, 3, 2, 4, 5).reshape(len(x), 8, 8, -1)
+
+
+PLACES: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {
+    "map": (lambda m, x: m(x), True),
+    "channels last": (lambda m, x: m(x.permute(0, 2, 3, 1)), True),
+    "every second": (lambda m, x: m(x.permute(0, 2, 3, 1)[:, 1::2, ::2]), True),
+    "tokens as a map": (lambda m, x: m(x.flatten(2).mT.reshape(len(x), 8, 8, 2)), True),
+    "windows": (lambda m, x: m(windows(x)), False),
+    "windows, units first": (lambda m, x: m(F.conv2d(windows(x).permute(0, 3, 1, 2), ONE)), False),
+    "windows through a layer": (lambda m, x: m(F.layer_norm(F.linear(windows(x), ONE[..., 0, 0]), [2])), False),
+    "windows put back": (lambda m, x: m(whole(windows(x))), True),
+    "windows added to a map": (lambda m, x: m(whole(windows(x) * 2) + x.permute(0, 2, 3, 1)), True),
+    "pooled windows": (lambda m, x: m(F.max_pool2d(windows(x).permute(0, 3, 1, 2), 2)), False),
+    "convolved, then windows": (lambda m, x: m(windows(F.conv2d(x, ONE))), False),
+}  # fmt: skip
+ONE = torch.ones(2, 2, 1, 1)
+
+
+@pytest.mark.parametrize("way", PLACES)
+def test_windows_are_not_taken_for_rows_and_columns(way: str) -> None:
+    run, expected = PLACES[way]
+    model = Way(nn.Identity(), run).eval()
+    with torch.no_grad():
+        layers, _ = choose_layers(model, X, ["place"])
+        network = type("Named", (), {"model": model, "layers": layers})()
+        with Taps(network) as taps:
+            model(X)
+    assert (maps_of(taps.activations["place"], layers["place"]) is not None) == expected
+
+
+def test_a_heatmap_of_windows_is_refused() -> None:
+    model = Way(nn.Identity(), lambda m, x: m(windows(x)))
+    network = Network.wrap(model, ["a", "b", "c"], example=X, layers=["place"])
+    with pytest.raises(LayerError, match=r"'place' gives \(4, 16, 2\) .* no rows and columns"):
+        nk.heatmap(network, nk.Images(X, torch.tensor([0, 1, 2]), ["a", "b", "c"]), "a", layer="place")
 
 
 def test_samples_that_are_not_on_axis_0_are_refused_and_the_units_axis_may_be_said() -> None:

@@ -14,6 +14,7 @@ from nadkit.heatmaps.methods import ATTRIBUTIONS, check_method
 from nadkit.heatmaps.places import Place, answers, connected
 from nadkit.images import Images
 from nadkit.networks import Network, log_odds
+from nadkit.networks.outputs import at_once
 from nadkit.taps import Taps, frozen
 
 PICTURES = MappingProxyType(
@@ -157,7 +158,7 @@ def _picked(images: Images, name: str, method: str, per_class: int | None, seed:
 def _mean(network: Network, images: Images, index: int, method: str, reached: Sequence[str]) -> Tensor:
     """Mean over pictures of every unit's attribution to the log-odds of one class, (units,) float64."""
     total = torch.zeros(network.units, dtype=torch.float64)
-    for pixels, _ in images.batches(_BATCH // (STEPS + 1)):
+    for pixels, _ in images.batches(max(1, at_once(network.input_shape, _BATCH) // (STEPS + 1))):
         inputs = network.prepare(pixels)
         if method == "feature-ablation":
             found = _ablation(network, inputs, index)
@@ -225,7 +226,7 @@ def _ablation(network: Network, inputs: Tensor, index: int) -> Tensor:
         with Taps(network, (), gates=opened, rows=torch.arange(len(gates), device=gates.device)):
             return log_odds(network.logits(pictures))
 
-    together = max(1, _BATCH // len(inputs))
+    together = max(1, at_once(inputs.shape[1:], _BATCH) // len(inputs))
     lost: Tensor = FeatureAblation(forward).attribute(
         inputs.new_ones(len(inputs), sum(sizes)), target=index, additional_forward_args=(inputs,),
         perturbations_per_eval=together,

@@ -15,6 +15,7 @@ from nadkit.heatmaps.places import connected
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.taps import Taps, frozen, maps_of
 
 _BATCH = 256  # pictures in one forward pass
@@ -100,10 +101,11 @@ def heatmap(
     if masks is not None:
         masks.check(network)
         gates = masks.gates(task, threshold)
-    found = []
+    found, stepwise = [], method == "integrated-gradients"
     with torch.inference_mode(False), torch.no_grad(), frozen(network.model):
         _check(network, network.prepare(images.pixels[:1]), layer, method)
-        for pixels, _ in images.batches(_BATCH // (STEPS + 1) if method == "integrated-gradients" else 64):
+        size = at_once(network.input_shape, _BATCH if stepwise else 64)
+        for pixels, _ in images.batches(max(1, size // (STEPS + 1 if stepwise else 1))):
             found.append(_maps(network, network.prepare(pixels), index, layer, method, gates))
     values = torch.cat(found)
     if not bool(torch.isfinite(values).all()):

@@ -15,6 +15,7 @@ from nadkit.learn.objectives import Objective
 from nadkit.learn.problem import Problem
 from nadkit.learn.run import Progress, Run
 from nadkit.networks import log_odds
+from nadkit.networks.outputs import at_once
 from nadkit.taps import Taps, frozen
 
 BISECTIONS = 6
@@ -144,7 +145,10 @@ def balanced_accuracy(problem: Problem, scores: Tensor | None, *, most: int = 20
             for pool in (problem.own(task), problem.others(task)):
                 index = pool[torch.linspace(0, len(pool) - 1, min(most, len(pool))).long()]
                 with Taps(network, (), gates=gates):
-                    out = network.logits(network.prepare(problem.pixels[index]))
-                sides.append((log_odds(out)[:, problem.logit[task]] > 0).double().mean())
+                    out = [
+                        network.logits(network.prepare(problem.pixels[part]))
+                        for part in index.split(at_once(network.input_shape, most))
+                    ]
+                sides.append((log_odds(torch.cat(out))[:, problem.logit[task]] > 0).double().mean())
             values.append((sides[0] + 1 - sides[1]) / 2)
     return torch.stack(values).cpu()

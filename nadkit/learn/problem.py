@@ -13,6 +13,7 @@ from torch import Tensor
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import Images
 from nadkit.networks import Network, make_untrained, whole_logits
+from nadkit.networks.outputs import at_once
 
 FEWEST = 5  # own pictures a task needs; with fewer, a mask memorises them
 
@@ -156,10 +157,11 @@ def set_up(
             )
     small = len(images) * network.input_shape[0] * network.input_shape[1] * network.input_shape[2] < 2**28
     pixels = images.pixels[:] if small else images.pixels
+    size = at_once(network.input_shape, 500)
     outputs = torch.cat(
         [
-            whole_logits(network, network.prepare(pixels[i : i + 500])).cpu()
-            for i in range(0, len(labels), 500)
+            whole_logits(network, network.prepare(pixels[i : i + size])).cpu()
+            for i in range(0, len(labels), size)
         ]
     )
     finite = torch.isfinite(outputs).all(1)

@@ -1,4 +1,4 @@
-"""Which axis of a tensor holds the samples and which the units, carried from function to function."""
+"""Which axes of a tensor hold samples, units, rows and columns, carried from function to function."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from torch import Tensor, nn
 
 
 class Axes(NamedTuple):
-    """Where samples and units lie; None and () if not known.
+    """Where samples, units, rows and columns lie; None and () if not known.
 
-    Units lie on several axes while they are split, such as into heads. Of the samples' axis, `folds` rows
-    one after another are one sample's.
+    They lie on several axes while they are split, units into heads, rows and columns into windows. Of the
+    samples' axis, `folds` rows one after another are one sample's. Where rows and columns were merged with
+    others, `lost` is how many of them there were.
     """
 
     samples: int | None = None
     units: tuple[int, ...] = ()
     folds: int = 1
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+    lost: tuple[int, int] | None = None
+
+    def has_places(self, shape: Sequence[int]) -> bool:
+        """Return whether nothing tells that the axes beside samples and units are no rows and columns."""
+        if self.rows or self.columns:
+            return len(self.rows) == len(self.columns) == 1
+        others = [size for at, size in enumerate(shape) if at != self.samples and at not in self.units]
+        return self.lost is None or tuple(others) == self.lost
 
 
 Args = Sequence[Any]
@@ -57,8 +68,8 @@ class AxisRecord:
     >>> record.follow("flatten", torch.flatten, (x, 2), {}, y)
     >>> z = y.transpose(1, 2)
     >>> record.follow("transpose", torch.transpose, (y, 1, 2), {}, z)
-    >>> record.of(z)
-    Axes(samples=0, units=(2,), folds=1)
+    >>> record.of(z).samples, record.of(z).units, record.of(z).lost
+    (0, (2,), (4, 4))
     """
 
     def __init__(self) -> None:
@@ -69,7 +80,8 @@ class AxisRecord:
     def start(self, inputs: Tensor) -> None:
         """Note the model's input: samples on axis 0, and the channels of pictures on axis 1."""
         self._count = len(inputs)
-        self._note(inputs, Axes(0, (1,) if inputs.ndim in (2, 4) else ()))
+        axes = Axes(0, (1,) if inputs.ndim in (2, 4) else ())
+        self._note(inputs, axes._replace(rows=(2,), columns=(3,)) if inputs.ndim == 4 else axes)
 
     def knows(self, tensor: Tensor) -> bool:
         """Return whether anything was noted of a tensor."""
@@ -97,7 +109,7 @@ class AxisRecord:
             if name in _LAST or (name in _OF_SHAPE and _rank(args, kwargs) == 1):
                 axes = axes._replace(units=last)
             elif name in _FIRST and tensor.ndim > 1:
-                axes = axes._replace(units=(1,))
+                axes = _in_front(axes._replace(units=(1,)), read, self.of, tensor)
             elif name in _PRODUCTS and len(args) > 1:
                 axes = axes._replace(units=self._product(args[2 if name == _ATTENTION else 1], tensor))
             self._note(tensor, axes)
@@ -122,6 +134,8 @@ class AxisRecord:
                 found = found._replace(samples=axes.samples, folds=axes.folds)
             if not found.units and (resizes or all(at in same for at in axes.units)):
                 found = found._replace(units=axes.units)
+            if not found.rows and (resizes or all(at in same for at in (*axes.rows, *axes.columns))):
+                found = found._replace(rows=axes.rows, columns=axes.columns, lost=axes.lost or found.lost)
         return found
 
     def _reshaped(self, source: Tensor, made: Tensor) -> Axes:
@@ -131,8 +145,14 @@ class AxisRecord:
             samples, folds = 0, max(1, made.shape[0] // self._count)
         elif axes.samples:
             samples = next(iter(_placed(source.shape, made.shape, (axes.samples,))), None)
-        # With one sample, sizes alone cannot tell its axis from others: units never move to it.
-        return Axes(samples, _placed(source.shape, made.shape, axes.units, lowest=int(samples == 0)), folds)
+        # With one sample, sizes alone cannot tell its axis from others: nothing else moves to it.
+        units, rows, columns = (
+            _placed(source.shape, made.shape, places, lowest=int(samples == 0))
+            for places in (axes.units, axes.rows, axes.columns)
+        )
+        if rows and columns:
+            return Axes(samples, units, folds, rows, columns)
+        return Axes(samples, units, folds, lost=_sizes(axes, source.shape) or axes.lost)
 
     def _product(self, last: object, made: Tensor) -> tuple[int, ...]:
         """Return the units of a product of matrices: those of its last factor, if they are at its end."""
@@ -165,16 +185,48 @@ def _moved(
             made = list(tensors([func(*[stand_in if a is source else a for a in args], **kwargs)]))
         except Exception:  # whatever a function raises on a tensor without values: nothing is known then
             return [None] * count
-        return [next((at for at in range(m.ndim) if m.stride(at) == 1), None) for m in made]
+        return [_along(m) for m in made]
+
+    def placed(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+        found = [asked(axis) for axis in axes]
+        return [
+            tuple(sorted(at for one in found if (at := one[which]) is not None)) for which in range(count)
+        ]
 
     samples = [None] * count if axes.samples is None else asked(axes.samples)
-    units = [asked(axis) for axis in axes.units]
+    parts = zip(samples, placed(axes.units), placed(axes.rows), placed(axes.columns), strict=True)
+    lost = axes.lost or _sizes(axes, source.shape)
     return [
-        Axes(
-            samples[at], tuple(sorted(place for unit in units if (place := unit[at]) is not None)), axes.folds
-        )
-        for at in range(count)
+        Axes(sample, units, axes.folds, rows, columns)
+        if rows and columns
+        else Axes(sample, units, axes.folds, lost=lost)
+        for sample, units, rows, columns in parts
     ]
+
+
+def _along(made: Tensor) -> int | None:
+    """Return the axis of a stand-in that has a stride; an axis of one that was put in may have one too."""
+    strides = made.stride()
+    if 1 in strides:
+        return strides.index(1)
+    return next((at for at, stride in enumerate(strides) if stride and made.shape[at] > 1), None)
+
+
+def _sizes(axes: Axes, shape: Sequence[int]) -> tuple[int, int] | None:
+    """Return how many rows and columns there are, None if they are not known."""
+    if not axes.rows or not axes.columns:
+        return None
+    return math.prod(shape[at] for at in axes.rows), math.prod(shape[at] for at in axes.columns)
+
+
+def _in_front(axes: Axes, read: Sequence[Tensor], of: Callable[[Tensor], Axes], made: Tensor) -> Axes:
+    """Return what is known of what a convolution, a pool or their like gave: its rows are on axis 2."""
+    if made.ndim != 4:
+        return axes._replace(rows=(), columns=(), lost=None)
+    lost = next((of(t).lost for t in read if t.ndim == 4 and not of(t).has_places(t.shape)), None)
+    if lost is not None:  # of windows, say, which a convolution of size 1 reads as if they were rows
+        return axes._replace(rows=(), columns=(), lost=lost)
+    return axes._replace(rows=(2,), columns=(3,), lost=None)
 
 
 def _placed(
@@ -206,8 +258,9 @@ def _reduced(axes: Axes, rank: int, args: Args, kwargs: Kwargs) -> Axes:
     if not isinstance(dims, (tuple, list)):
         return Axes()
     gone = {int(d) % rank for d in dims}
-    samples, *units = (
-        None if axis is None or axis in gone else axis - sum(d < axis for d in gone)
-        for axis in (axes.samples, *axes.units)
-    )
-    return Axes(samples, tuple(axis for axis in units if axis is not None), axes.folds)
+
+    def kept(places: Sequence[int | None]) -> tuple[int, ...]:
+        return tuple(at - sum(d < at for d in gone) for at in places if at is not None and at not in gone)
+
+    samples = next(iter(kept([axes.samples])), None)
+    return Axes(samples, kept(axes.units), axes.folds, kept(axes.rows), kept(axes.columns), axes.lost)

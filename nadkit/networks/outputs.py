@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,10 +18,26 @@ MOST = 500
 _NUMBERS = 3_072_000  # in them, such as those of 1,000 pictures of 32 × 32
 
 
+def at_once(shape: Sequence[int], most: int) -> int:
+    """Return how many pictures go through a network together: fewer than `most` if they are large.
+
+    500 photographs at once would take many gigabytes within a network.
+
+    Examples
+    --------
+    >>> at_once((1, 28, 28), 200), at_once((3, 224, 224), 200)
+    (200, 20)
+
+    Parameters
+    ----------
+    shape : of one picture, (C, H, W)
+    most : the number for small pictures, at least 1
+    """
+    return max(1, min(most, _NUMBERS // max(1, math.prod(shape))))
+
+
 def _parts(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """Inputs in parts: 500 photographs at once would take many gigabytes within a network."""
-    most = _NUMBERS // max(1, inputs[:1].numel())
-    parts: tuple[Tensor, ...] = inputs.split(max(1, min(batch_size, most)))
+    parts: tuple[Tensor, ...] = inputs.split(at_once(inputs.shape[1:], batch_size))
     return parts
 
 

@@ -56,7 +56,7 @@ class Call:
             return f"gives {out.dtype}, not floats"
         if out.ndim < 2:
             return "has no axis of units"
-        samples, units, folds = self.axes
+        samples, units, folds = self.axes[:3]
         if samples != 0:
             where = "no axis that is known" if samples is None else f"axis {samples}"
             return f"has its samples on {where}, not on axis 0"
@@ -65,7 +65,8 @@ class Call:
         if axis is None and (not units or units[0] == 0):
             return "has its units on no axis that is known; say which: layers={address: axis}"
         at = units[0] if axis is None else axis % out.ndim
-        return Layer(out.shape[at], at + (folds > 1), self.feeds_norm, folds)
+        places = self.axes._replace(units=(at,)).has_places(out.shape)
+        return Layer(out.shape[at], at + (folds > 1), self.feeds_norm, folds, places)
 
 
 class Recording(NamedTuple):

@@ -11,6 +11,7 @@ from torch import Tensor
 from nadkit.images import Images
 from nadkit.measures.agreement import FEWEST, binary_divergence, r_squared, rank_correlation
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.conditions import Condition
 from nadkit.questions.forwards import BATCH
 from nadkit.questions.metric import Metric, combined
@@ -122,7 +123,7 @@ class Deepest:
     def _read(self, inputs: Tensor, address: str, gates: dict[str, Tensor] | None) -> Tensor:
         axis, found = self.network.layers[address].axis, []
         with frozen(self.network.model), torch.no_grad():
-            for part in inputs.split(BATCH):
+            for part in inputs.split(at_once(inputs.shape[1:], BATCH)):
                 with Taps(self.network, [address], gates=gates) as taps:
                     self.network.logits(part)
                 activation = taps.activations[address].movedim(axis, 1)

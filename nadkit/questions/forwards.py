@@ -11,7 +11,7 @@ from torch import Tensor
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import Images
 from nadkit.networks import Network
-from nadkit.networks.outputs import gated_logits, log_odds, log_rest, whole_logits
+from nadkit.networks.outputs import at_once, gated_logits, log_odds, log_rest, whole_logits
 from nadkit.questions.asked import check_finite
 from nadkit.questions.conditions import Condition
 from nadkit.taps import Taps, frozen
@@ -98,7 +98,7 @@ def ask(
     labels = labels_of(network, images)
     parts: list[list[Tensor]] = [[] for _ in conditions]
     every = []
-    for pixels, _ in images.batches(BATCH):
+    for pixels, _ in images.batches(at_once(network.input_shape, BATCH)):
         inputs = network.prepare(pixels)
         whole = whole_logits(network, inputs).cpu().double()
         every.append(whole)
@@ -184,7 +184,7 @@ def live_units(network: Network, images: Images | None) -> dict[str, Tensor]:
     }
     if images is None:
         return live
-    for pixels, _ in images.batches(BATCH):
+    for pixels, _ in images.batches(at_once(network.input_shape, BATCH)):
         inputs = network.prepare(pixels)
         with frozen(network.model), torch.no_grad(), Taps(network) as taps:
             check_finite(network, network.logits(inputs))

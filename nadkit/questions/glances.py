@@ -13,6 +13,7 @@ from nadkit.images import Images, LazyPixels
 from nadkit.measures import effective, proportion
 from nadkit.measures.hits import energy
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.asked import check_finite, check_network
 from nadkit.questions.forwards import BATCH
 from nadkit.questions.recording import record
@@ -136,7 +137,7 @@ def class_scores(
     check_network("class_scores", network)
     chosen = _one_row(gates)
     found = []
-    for pixels in _batches(pictures):
+    for pixels in _batches(pictures, at_once(network.input_shape, BATCH)):
         inputs = network.prepare(pixels)
         with frozen(network.model), torch.no_grad(), Taps(network, (), gates=chosen):
             logits = network.logits(inputs)
@@ -196,16 +197,16 @@ def class_table(
     )
 
 
-def _batches(pictures: Images | Tensor | LazyPixels) -> Iterator[Tensor]:
+def _batches(pictures: Images | Tensor | LazyPixels, size: int) -> Iterator[Tensor]:
     if isinstance(pictures, Images):
-        yield from (pixels for pixels, _ in pictures.batches(BATCH))
+        yield from (pixels for pixels, _ in pictures.batches(size))
         return
     if not isinstance(pictures, Tensor | LazyPixels) or not pictures.ndim:
         raise ImageError(
             f"class_scores needs pictures, and got {type(pictures).__name__}; give Images or a tensor "
             "(N, C, H, W)"
         )
-    yield from (pictures[start : start + BATCH] for start in range(0, max(1, len(pictures)), BATCH))
+    yield from (pictures[start : start + size] for start in range(0, max(1, len(pictures)), size))
 
 
 def _one_row(gates: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:

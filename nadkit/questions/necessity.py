@@ -12,7 +12,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import Estimate, stratified_weights
 from nadkit.networks import Network
-from nadkit.networks.outputs import log_odds, whole_logits
+from nadkit.networks.outputs import at_once, log_odds, whole_logits
 from nadkit.questions.asked import check_finite
 from nadkit.questions.chance import in_spreads
 from nadkit.questions.forwards import BATCH, labels_of, logits_of
@@ -148,7 +148,7 @@ def _losses(
     runs = sum(len(removal.own) + len(removal.random) for removal in plan) * len(masks.tasks)
     start = 0
     with tqdm(total=len(images) * runs, disable=not progress, desc="necessity", unit_scale=True) as bar:
-        for pixels, _ in images.batches(BATCH):
+        for pixels, _ in images.batches(at_once(network.input_shape, BATCH)):
             inputs = network.prepare(pixels)
             own = labels[start : start + len(inputs)]
             start += len(inputs)

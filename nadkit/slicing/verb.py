@@ -14,6 +14,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import platt
 from nadkit.networks import Network, Standardise, log_odds
+from nadkit.networks.outputs import at_once
 from nadkit.slicing.build import Builder, is_channels_last
 from nadkit.slicing.flow import Flow, Rule
 from nadkit.slicing.known import gates_alone, rule_of
@@ -279,9 +280,8 @@ def _detect(network: Network, small: fx.GraphModule, task: str, images: Images) 
         )
     index = network.class_index(task)
     with torch.no_grad():
-        odds = [
-            log_odds(small(network.prepare(batch.pixels)))[:, index].cpu() for batch in images.batches(500)
-        ]
+        batches = images.batches(at_once(network.input_shape, 500))
+        odds = [log_odds(small(network.prepare(pixels)))[:, index].cpu() for pixels, _ in batches]
     slope, intercept = (float(value) for value in platt(torch.cat(odds), positive))
     if slope == 0:
         warnings.warn(

@@ -33,12 +33,16 @@ class Layer:
     folds
         How many rows of the output's axis 0 are one sample's, such as the windows of a picture. Where it is
         not 1, records have them on axis 1, between the samples and the rest; `axis` counts that.
+    places
+        False if the two other axes of a record of four are not rows and columns, but windows and the
+        positions in one, say.
     """
 
     units: int
     axis: int
     feeds_norm: bool = False
     folds: int = field(default=1, repr=False)
+    places: bool = field(default=True, repr=False, compare=False)
 
 
 class Tappable(Protocol):
@@ -149,7 +153,8 @@ def maps_of(activation: Tensor, layer: Layer) -> Tensor | None:
     Tensor or None
         (n, n_units, h, w), of at least two rows and two columns.
     """
-    if activation.ndim != 4 or layer.axis not in (1, 3, -1):  # 2: heads, which have tokens and values
+    # Axis 2 is that of heads, which have tokens and values.
+    if activation.ndim != 4 or not layer.places or layer.axis not in (1, 3, -1):
         return None
     maps = activation.movedim(layer.axis, 1)
     return maps if min(maps.shape[2:]) >= 2 else None

@@ -12,7 +12,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures.intervals import Z95
 from nadkit.networks import Network
-from nadkit.networks.outputs import log_odds
+from nadkit.networks.outputs import at_once, log_odds
 from nadkit.questions.connections.facts import Facts, mean_of, over_sets
 from nadkit.questions.connections.pairs import Kept
 from nadkit.questions.forwards import BATCH, EQUAL, labels_of
@@ -106,7 +106,7 @@ def _moments(
         for address, gate in gates.items()
     }
     start = 0
-    for pixels, _ in images.batches(BATCH):
+    for pixels, _ in images.batches(at_once(network.input_shape, BATCH)):
         inputs = network.prepare(pixels)
         # A row of gates for every picture gives every picture's gradient in one pass.
         leaves = {

@@ -14,6 +14,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures.hits import energy, quadrant_shares
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.asked import check_finite, check_images, check_network, check_number
 from nadkit.questions.depth.conditions import other_tasks
 from nadkit.questions.depth.material import at_scale, draw_mosaics, look, tasks_of
@@ -173,7 +174,7 @@ class MosaicCourses:
         every = [gate for several in gates.values() for gate in several]
         stacked = {address: torch.stack([gate[address] for gate in every]) for address in ones}
         parts: dict[str, list[Tensor]] = {}
-        for rows in torch.arange(len(every)).split(BATCH // 4):
+        for rows in torch.arange(len(every)).split(at_once(pixels.shape[1:], BATCH // 4)):
             shown = pixels.expand(len(rows), *pixels.shape)
             logits, activations = record(self.network, shown, stacked, rows)
             check_finite(self.network, logits)

@@ -15,6 +15,7 @@ from nadkit.images import Images
 from nadkit.images.mosaics import Mosaics
 from nadkit.measures.hits import energy, quadrant_shares, region_shares, released_hits
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.asked import check_finite
 from nadkit.questions.forwards import BATCH, labels_of
 from nadkit.questions.recording import Moments, add_moments, record, weights_of
@@ -87,7 +88,7 @@ def look(network: Network, images: Images, advance: Callable[[int], object]) -> 
     labels = labels_of(network, images)
     moments: dict[str, Moments] = {}
     chosen, pixel_sum = [], torch.zeros(images.pixels.shape[1], dtype=torch.float64)
-    for pixels, _ in images.batches(BATCH):
+    for pixels, _ in images.batches(at_once(network.input_shape, BATCH)):
         logits, activations = record(network, pixels)
         check_finite(network, logits)
         chosen.append(logits.argmax(1).cpu())
@@ -266,7 +267,7 @@ def read(
     """
     network, places_each = material.network, material.tasks.shape[1]
     found = torch.full((len(which), places_each, len(network.layers)), torch.nan, dtype=torch.float64)
-    size = max(1, BATCH // places_each)
+    size = max(1, at_once(network.input_shape, BATCH) // places_each)
     for part in torch.arange(len(which)).split(size):
         chosen = None if rows is None else rows[part]
         shown = material.pixels(condition, which[part], places[part])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nadkit.networks import Network
-from nadkit.networks.outputs import log_odds
+from nadkit.networks.outputs import at_once, log_odds
 from nadkit.questions.forwards import BATCH, EQUAL
 from nadkit.taps import Taps, frozen
 
@@ -147,8 +147,9 @@ def _first_order(network: Network, inputs: Tensor, true: int, units: Units) -> d
 def _try(network: Network, inputs: Tensor, true: int, removals: Sequence[Units]) -> list[Try]:
     """What the network answers without each of the sets."""
     found = []
-    for start in range(0, len(removals), BATCH):
-        part = removals[start : start + BATCH]
+    size = at_once(inputs.shape[1:], BATCH)
+    for start in range(0, len(removals), size):
+        part = removals[start : start + size]
         copies = inputs.expand(len(part), *inputs.shape[1:])
         logits = _logits(network, copies, _gates(network, part)).cpu().double()
         rest = logits.clone()

@@ -16,6 +16,7 @@ from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.measures import NO_VALUE, Estimate, percentiles, proportion
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.asked import check_finite
 from nadkit.questions.connections.facts import over_sets
 from nadkit.questions.connections.pairs import overlaps
@@ -221,7 +222,12 @@ def _wrong(network: Network, masks: MaskSet, images: Images, picture: Images) ->
 def _examples(network: Network, images: Images) -> str:
     """A few misclassified pictures among the first thousand, by index."""
     few = images[: min(len(images), 1000)]
-    chosen = torch.cat([network(pixels).detach().argmax(1).cpu() for pixels, _ in few.batches(BATCH)])
+    chosen = torch.cat(
+        [
+            network(pixels).detach().argmax(1).cpu()
+            for pixels, _ in few.batches(at_once(network.input_shape, BATCH))
+        ]
+    )
     wrong = (chosen != labels_of(network, few)).nonzero().flatten().tolist()
     return f", such as {', '.join(map(str, wrong[:3]))}" if wrong else ""
 
@@ -243,7 +249,8 @@ def _over_seeds(sets: Sequence[MaskSet], task: str) -> tuple[Estimate, int]:
 def _responses(network: Network, images: Images, chosen: Tensor, task: int) -> Responses:
     units, right = [torch.zeros(0, network.units, dtype=torch.float64)], [torch.zeros(0, dtype=torch.bool)]
     pictures = images[chosen] if bool(chosen.any()) else None
-    for pixels, _ in pictures.batches(BATCH) if pictures else ():
+    size = at_once(network.input_shape, BATCH)
+    for pixels, _ in pictures.batches(size) if pictures else ():
         with frozen(network.model), torch.no_grad(), Taps(network) as taps:
             logits = network.logits(network.prepare(pixels))
         units.append(_flat(network, taps.activations))
@@ -327,7 +334,7 @@ def _removed(
             rows.add(about, "removed", "accuracy", NO_VALUE, 0)
             continue
         right = 0
-        for pixels, _ in response.pictures.batches(BATCH):
+        for pixels, _ in response.pictures.batches(at_once(network.input_shape, BATCH)):
             logits = switches.logits(network, network.prepare(pixels))
             right += int((logits.argmax(1).cpu() == task).sum())
         rows.add(about, "removed", "accuracy", proportion(right, total), total, interval="images")

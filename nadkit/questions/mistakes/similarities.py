@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from nadkit.images import Images
 from nadkit.masks import MaskSet
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.asked import check_finite
 from nadkit.questions.connections.pairs import overlaps
 from nadkit.questions.forwards import BATCH, active, labels_of
@@ -74,7 +75,7 @@ def read(network: Network, images: Images, advance: Callable[[int], object] = la
     confusions = torch.zeros(classes, classes, dtype=torch.float64)
     live = {at: torch.zeros(layer.units, dtype=torch.bool) for at, layer in network.layers.items()}
     chosen: list[Tensor] = []
-    for pixels, _ in images.batches(BATCH):
+    for pixels, _ in images.batches(at_once(network.input_shape, BATCH)):
         inputs = network.prepare(pixels)
         mine = labels[sum(map(len, chosen)) :][: len(inputs)]
         with frozen(network.model), torch.no_grad(), Taps(network) as taps:
