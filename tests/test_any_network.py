@@ -428,7 +428,7 @@ PLACES: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {
     "tokens as a map": (lambda m, x: m(x.flatten(2).mT.reshape(len(x), 8, 8, 2)), True),
     "windows": (lambda m, x: m(windows(x)), False),
     "windows, units first": (lambda m, x: m(F.conv2d(windows(x).permute(0, 3, 1, 2), ONE)), False),
-    "windows through a layer": (lambda m, x: m(F.layer_norm(F.linear(windows(x), ONE[..., 0, 0]), [2])), False),
+    "windows in a layer": (lambda m, x: m(F.layer_norm(F.linear(windows(x), ONE[..., 0, 0]), [2])), False),
     "windows put back": (lambda m, x: m(whole(windows(x))), True),
     "windows added to a map": (lambda m, x: m(whole(windows(x) * 2) + x.permute(0, 2, 3, 1)), True),
     "pooled windows": (lambda m, x: m(F.max_pool2d(windows(x).permute(0, 3, 1, 2), 2)), False),

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import LazyPixels
 from nadkit.networks.places import Wanted, choose_layers
+from nadkit.networks.unchanged import unchanged
 from nadkit.taps import Layer, check_model, frozen
 
 
@@ -200,7 +201,7 @@ class Network:
         no bit.
         """
         with _evaluating(self.model):
-            out = self.model(inputs)
+            out = self.model(inputs.clone())  # a first layer that works in place must not reach the pictures
         first: Tensor = out[0] if isinstance(out, (tuple, list)) else out
         return first
 
@@ -248,7 +249,8 @@ class Network:
         Warns
         -----
         UserWarning
-            The model returns a tuple; its first element is taken as the logits, here and later.
+            The model returns a tuple; its first element is taken as the logits, here and later. The model
+            draws random numbers or changes buffers in evaluation mode (put back here, not later).
 
         Raises
         ------
@@ -289,8 +291,15 @@ class Network:
             name or type(model).__name__.lower(), model, MappingProxyType({}), names,
             hash_weights(model.state_dict()), preprocess or _as_float, shape,
         )  # fmt: skip
-        with frozen(model), torch.no_grad():
-            chosen, out = choose_layers(model, network.prepare(example), layers)
+        with frozen(model), torch.no_grad(), unchanged(model) as told:
+            chosen, out = choose_layers(model, network.prepare(example).clone(), layers)
+        if told:
+            warnings.warn(
+                f"the model {' and '.join(told)} in evaluation mode: its answers or its weights' hash differ "
+                "from run to run, and so will all that is measured; switch that off, as F.dropout's "
+                "training=self.training does",
+                stacklevel=2,
+            )
         _check_logits(out, len(example), names)
         return replace(network, layers=MappingProxyType(chosen))
 

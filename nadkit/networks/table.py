@@ -15,6 +15,7 @@ from nadkit.errors import NadkitError
 from nadkit.networks.network import Network
 from nadkit.networks.places import pick_automatically
 from nadkit.networks.recording import Call, kind, record_calls
+from nadkit.networks.unchanged import unchanged
 from nadkit.taps import Layer, check_model, frozen
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
         raise NadkitError(f"layers are listed of a torch.nn.Module and a tensor that it takes, got {got}")
     for module in model.modules():
         check_model(module)
-    with frozen(model), torch.no_grad():
-        calls, out, dead = record_calls(model, example)
+    with frozen(model), torch.no_grad(), unchanged(model):
+        calls, out, dead = record_calls(model, example.clone())
     times = Counter(call.path for call in calls)
     chosen = {call.address for call in pick_automatically(model, calls, out)}
     rows = [_row(call, order, times, call.address in chosen) for order, call in enumerate(calls)]
