@@ -139,7 +139,7 @@ class _Recorder(Watch):
         target = values[0] if values and isinstance(values[0], Tensor) else None
         before, done = _version(target), len(self.calls)
         out = super().__torch_function__(func, types, args, kwargs)
-        path = self.running[-1]
+        path = self.running[-1] if self.running else ""
         self.norms.follow(name, values, out)
         self.axes.follow(name, func, args, kwargs or {}, out)
         for call in self.calls[done:]:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
 HEADS = "heads"
 JOINS = ("add", "cat")
@@ -54,14 +54,15 @@ def unwatched() -> Iterator[None]:
 class Watch(TorchFunctionMode):
     """While open, tell `see` of what the functions in `FUNCTIONS` give, and in which module they run.
 
-    Nothing is told of what runs within `unwatched`.
+    Nothing is told of what runs within `unwatched`, or outside of the model's forward. It may be closed in
+    any order and by any thread.
     """
 
     def __init__(self, model: nn.Module, see: See) -> None:
         super().__init__()
         self.see = see
-        self.running: list[str] = [""]  # paths of the modules that run, the innermost last
-        self._model, self._open = model, ExitStack()
+        self.running: list[str] = []  # paths of the modules that run, the innermost last
+        self._model, self._open, self._thread, self._closed = model, ExitStack(), 0, False
 
     def __enter__(self) -> Watch:
         """Begin to follow which module runs."""
@@ -75,17 +76,27 @@ class Watch(TorchFunctionMode):
                     stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
                 else:
                     stack.callback(module.register_forward_pre_hook(self._restart, prepend=True).remove)
+                    stack.callback(module.register_forward_hook(self._end, always_call=True).remove)
+            for other in _get_current_function_mode_stack():
+                if isinstance(other, Watch) and other._closed:  # by another thread
+                    _take_off(other)
             super().__enter__()  # type: ignore[no-untyped-call]
+            self._thread = threading.get_ident()
             self._open = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Take the hooks away."""
         with self._open:
-            super().__exit__(*error)  # type: ignore[no-untyped-call]
+            self._closed = True
+            if threading.get_ident() == self._thread:  # another thread cannot reach the stack of this one
+                _take_off(self)
 
     def _restart(self, module: nn.Module, args: object) -> None:  # noqa: ARG002 (torch calls it so)
         self.running[:] = [""]
+
+    def _end(self, module: nn.Module, args: object, output: object) -> None:  # noqa: ARG002 (torch's)
+        self.running.clear()
 
     def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
         running = self.running
@@ -96,7 +107,7 @@ class Watch(TorchFunctionMode):
         return enter
 
     def _leave(self, module: nn.Module, args: object, output: object) -> None:  # noqa: ARG002 (torch's)
-        self.running.pop()
+        del self.running[-1:]
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
@@ -104,7 +115,7 @@ class Watch(TorchFunctionMode):
     ) -> Any:  # fmt: skip
         """Run the function, and tell of what it gives."""
         kwargs = kwargs or {}
-        if getattr(_this_thread, "away", False):
+        if self._closed or not self.running or getattr(_this_thread, "away", False):
             return func(*args, **kwargs)
         name, path = getattr(func, "__name__", ""), self.running[-1]
         if name == "multi_head_attention_forward" and args[0].ndim == 3:
@@ -119,18 +130,39 @@ class Watch(TorchFunctionMode):
     ) -> Tensor:
         if name in _PRODUCTS:
             setattr(out, _MIXED, _count(args) + _count(kwargs.values()) > 1)
-        elif name in _MOVES and args and getattr(args[0], _MIXED, False):
+        elif name in _MOVES and args and is_mixed(args[0]):
             size = args[0].shape
             if len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1]):
                 kept = self.see(f"{path}:{HEADS}", out.unflatten(-1, size[-2:]))
                 return out if kept is None else kept.flatten(-2)
-            setattr(out, _MIXED, True)
+            mark_mixed(out)
         else:
             name = _OTHER_NAMES.get(name, name.removesuffix("_"))
             if name in ACTIVATIONS or (name in JOINS and _count(args) + _count(kwargs.values()) > 1):
                 kept = self.see(f"{path}:{name}", out)
                 return out if kept is None else kept
         return out
+
+
+def _take_off(mode: TorchFunctionMode) -> None:
+    """Take a mode off this thread's stack, wherever it lies: a generator may be closed in another's block."""
+    if not any(other is mode for other in _get_current_function_mode_stack()):
+        return
+    above = []
+    while (top := _pop_mode()) is not mode:
+        above.append(top)
+    for other in reversed(above):
+        _push_mode(other)
+
+
+def is_mixed(output: object) -> bool:
+    """Return whether a tensor is a product of activations, as of heads, that was only moved since."""
+    return bool(getattr(output, _MIXED, False))
+
+
+def mark_mixed(output: Tensor) -> None:
+    """Say so of a tensor."""
+    setattr(output, _MIXED, True)
 
 
 def split_function(path: str) -> tuple[str, str | None]:

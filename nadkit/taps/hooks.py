@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
 from nadkit.taps.checks import check_gate, check_model, check_rows, wrong_size
-from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, split_function, unwatched
+from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, is_mixed, mark_mixed, split_function, unwatched
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
 Edit = Callable[[Tensor], Tensor]
@@ -147,11 +147,7 @@ class Taps:
         functions = {path: tap for path, tap in self._taps.items() if isinstance(path, str)}
 
         def restart(module: nn.Module, args: object) -> None:  # noqa: ARG001 (torch calls it so)
-            if get_ident() != thread:
-                raise LayerError(
-                    f"{type(module).__name__} is tapped in another thread, whose calls would mix with these; "
-                    "give each thread a copy of the model, or run them one after another"
-                )
+            _refuse_others(module, thread)
             record.activations = {}
             for tap in taps:
                 tap.calls = 0
@@ -165,7 +161,7 @@ class Taps:
             stack.callback(self._model.register_forward_pre_hook(restart).remove)
             for module, tap in self._taps.items():
                 if isinstance(module, nn.Module):
-                    stack.callback(module.register_forward_hook(_make_hook(tap, record, rows)).remove)
+                    stack.callback(module.register_forward_hook(_make_hook(tap, record, rows, thread)).remove)
             if functions:  # behind the hooks, so that a module runs until its own have run
                 stack.enter_context(Watch(self._model, see))
             self._open = stack.pop_all()
@@ -218,10 +214,19 @@ def _known(known: Mapping[str, Layer], path: str, call: int | None) -> Layer | N
     return next((known[name] for name in names if name in known), None)
 
 
+def _refuse_others(module: nn.Module, thread: int) -> None:
+    if get_ident() != thread:
+        raise LayerError(
+            f"{type(module).__name__} is tapped in another thread, whose calls would mix with these; "
+            "give each thread a copy of the model, or run them one after another"
+        )
+
+
 def _make_hook(
-    tap: _Tap, record: _Record, rows: Tensor | None
+    tap: _Tap, record: _Record, rows: Tensor | None, thread: int
 ) -> Callable[[nn.Module, object, object], Tensor | None]:
     def hook(module: nn.Module, args: object, output: object) -> Tensor | None:  # noqa: ARG001 (torch's)
+        _refuse_others(module, thread)  # a part of the model may be called by itself
         return _pass(tap, record, rows, output)
 
     return hook
@@ -260,6 +265,8 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
         passed = read.clone() if place.records else read
     for address in place.records:
         record.activations[address] = read
+    if passed is not None and is_mixed(output):  # of a dropout between heads and their projection, say
+        mark_mixed(passed)
     return passed if passed is None or place.folds == 1 else passed.flatten(0, 1)
 
 

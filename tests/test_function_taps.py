@@ -1,0 +1,179 @@
+"""Places of functions: they belong to one model's forward, and leave in any order and from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+
+import nadkit as nk
+from nadkit.errors import LayerError
+from nadkit.heatmaps import unit_attributions
+from nadkit.networks import Network, gated_logits
+from nadkit.taps import Taps
+
+X = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+CLOSED = torch.zeros(4)
+
+
+class Joins(nn.Module):
+    def __init__(self, join: str = "add") -> None:
+        super().__init__()
+        self.one, self.two, self.join = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1), join
+        self.head = nn.Linear(8 if join == "cat" else 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        y = self.two(x)
+        y = torch.cat([x, y], 1) if self.join == "cat" else x + y
+        out: Tensor = self.head(y.mean((2, 3)))
+        return out
+
+
+@pytest.fixture(autouse=True)
+def no_gradient_and_no_mode_left() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+    assert _get_current_function_mode_stack() == []
+
+
+def test_other_models_and_the_callers_own_functions_are_left_alone() -> None:
+    one, other = Joins().eval(), Joins().eval()
+    want = other(X)
+    with Taps(one, [":add"], gates={":add": CLOSED}) as taps:
+        assert torch.equal(other(X), want)
+        assert torch.equal(one(X) + one.head.bias, 2 * one.head.bias.expand(3, 3))
+        assert (X + X).any()
+    assert not taps.activations[":add"].any()
+
+
+def test_two_models_at_once() -> None:
+    one, other = Joins().eval(), Joins().eval()
+    with Taps(one, [":add"]) as first, Taps(other, [":add"]) as second:
+        one(X)
+        other(X)
+    for model, taps in ((one, first), (other, second)):
+        made = model.one(X)
+        assert torch.equal(taps.activations[":add"], made + model.two(made))
+
+
+def test_a_part_that_is_tapped_does_not_reach_its_parent() -> None:
+    class Parent(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(super().forward(x))
+
+    model = Parent(nn.Conv2d(2, 4, 1)).eval()
+    with (
+        pytest.raises(LayerError, match="':relu' of Conv2d never ran"),
+        Taps(model[0], (), gates={":relu": CLOSED}),
+    ):
+        assert model(X).any()
+
+
+def test_a_model_that_broke_off_is_outside_again() -> None:
+    model = Joins().eval()
+    with Taps(model, [":add"]) as taps:
+        with pytest.raises(RuntimeError, match="channels"):
+            model(torch.rand(1, 5, 8, 8))
+        _ = X + X
+        model(X)
+    assert taps.activations[":add"].shape == (3, 4, 8, 8)
+
+
+@pytest.mark.parametrize("join", ["add", "cat"])
+def test_questions_of_a_function_in_the_models_own_forward(join: str) -> None:
+    place = f":{join}"
+    network = Network.wrap(Joins(join).eval(), ["a", "b", "c"], example=X, layers=[place])
+    inputs = torch.rand(700, 2, 8, 8)
+    ones = torch.ones(1, network.units)
+    assert torch.equal(gated_logits(network, inputs, {place: ones})[0, :3], network.logits(inputs)[:3])
+    images = nk.Images(torch.rand(18, 2, 8, 8), torch.arange(3).repeat(6), network.class_names)
+    methods = ("gradient-x-activation", "integrated-gradients", "activation")
+    for method in methods:
+        assert nk.heatmap(network, images[:2], "b", layer=place, method=method).shape == (2, 8, 8)
+    for method in (*methods, "feature-ablation"):
+        found = unit_attributions(network, images, method=method, per_class=2, progress=False)
+        assert found[place].shape == (3, network.units)
+
+
+def using(model: nn.Module, address: str) -> Iterator[None]:
+    with Taps(model, [address]):
+        model(X)
+        yield
+
+
+def test_a_generator_closed_within_another_block_takes_only_its_own_mode() -> None:
+    inner, model = nn.Sequential(Joins()).eval(), nn.Sequential(Joins()).eval()
+    shut = model[0].head.bias.expand(3, 3)
+    generator = using(inner, "0:add")
+    next(generator)
+    with Taps(model, (), gates={"0:add": CLOSED}):
+        assert torch.equal(model(X), shut)
+        generator.close()  # type: ignore[attr-defined]
+        assert torch.equal(model(X), shut)
+    assert not torch.equal(model(X), shut)
+
+
+def test_a_generator_closed_by_another_thread_acts_no_more() -> None:
+    model = nn.Sequential(Joins()).eval()
+    generator = using(model, "0:add")
+    next(generator)
+    failed: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            generator.close()  # type: ignore[attr-defined]
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+    assert failed == []
+    with Taps(model, ["0:add"]) as taps:  # it takes the dead one off
+        model(X)
+        model(X)
+    assert taps.activations["0:add"].shape == (3, 4, 8, 8)
+
+
+def test_a_part_in_another_thread_is_refused() -> None:
+    model, said = Joins().eval(), []
+
+    def work() -> None:
+        try:
+            model.one(X)
+        except LayerError as error:
+            said.append(str(error))
+
+    with Taps(model, (), gates={"one": CLOSED}):
+        model(X)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert "Conv2d is tapped in another thread" in said[0]
+
+
+def test_a_gate_between_heads_and_projection_leaves_the_heads_tappable() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.out = nn.Dropout(), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q = x.flatten(2).transpose(1, 2).reshape(len(x), 64, 2, 1).transpose(1, 2).repeat(1, 1, 1, 2)
+            heads = F.scaled_dot_product_attention(q, q, q)
+            mixed = self.drop(heads.transpose(1, 2)).reshape(len(x), 64, 4)
+            out: Tensor = self.out(mixed).mean(1)
+            return out
+
+    model = Attention().eval()
+    want = model(X)
+    with Taps(model, [":heads"], gates={"drop": torch.ones(64)}) as taps:
+        assert torch.equal(model(X), want)
+    assert taps.activations[":heads"].shape == (3, 64, 2, 2)
