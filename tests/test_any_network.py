@@ -712,3 +712,31 @@ def test_a_hundred_uses_leave_nothing() -> None:
         assert held() is None  # no cycle holds it: counting references frees it
     finally:
         gc.enable()
+
+
+def test_recording_ties_no_knot() -> None:
+    """Counting references alone frees the model and every activation, without a collection."""
+
+    def use(model: nn.Module) -> None:
+        nk.layers(model, X)
+        Network.wrap(model, ["a", "b", "c"], example=X)
+
+    for model in (Small().eval(), Former(Attention(12, 3, "plain")).eval()):
+        kept: list[weakref.ref[Tensor]] = []
+        model.register_forward_hook(lambda _m, _a, out, kept=kept: kept.append(weakref.ref(out)))
+        gc.collect()
+        gc.disable()
+        try:
+            use(model)
+            assert len(kept) == 2
+            assert [out() for out in kept] == [None, None]
+        finally:
+            gc.enable()
+    held = weakref.ref(small := Small())
+    gc.disable()
+    try:
+        use(small)
+        del small
+        assert held() is None
+    finally:
+        gc.enable()

@@ -62,7 +62,7 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.see = see
         self.running: list[str] = []  # paths of the modules that run, the innermost last
-        self._model, self._open, self._thread, self._closed = model, ExitStack(), 0, False
+        self._model, self._open, self._closed = model, ExitStack(), False
 
     def __enter__(self) -> Watch:
         """Begin to follow which module runs."""
@@ -81,7 +81,6 @@ class Watch(TorchFunctionMode):
                 if isinstance(other, Watch) and other._closed:  # by another thread
                     _take_off(other)
             super().__enter__()  # type: ignore[no-untyped-call]
-            self._thread = threading.get_ident()
             self._open = stack.pop_all()
         return self
 
@@ -89,8 +88,8 @@ class Watch(TorchFunctionMode):
         """Take the hooks away."""
         with self._open:
             self._closed = True
-            if threading.get_ident() == self._thread:  # another thread cannot reach the stack of this one
-                _take_off(self)
+            self.running.clear()
+            _take_off(self)  # another thread has a stack of its own: there this one lies on until the next
 
     def _restart(self, module: nn.Module, args: object) -> None:  # noqa: ARG002 (torch calls it so)
         self.running[:] = [""]
@@ -115,7 +114,7 @@ class Watch(TorchFunctionMode):
     ) -> Any:  # fmt: skip
         """Run the function, and tell of what it gives."""
         kwargs = kwargs or {}
-        if self._closed or not self.running or getattr(_this_thread, "away", False):
+        if not self.running or getattr(_this_thread, "away", False):
             return func(*args, **kwargs)
         name, path = getattr(func, "__name__", ""), self.running[-1]
         if name == "multi_head_attention_forward" and args[0].ndim == 3:
