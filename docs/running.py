@@ -17,6 +17,7 @@ import nbformat
 ROOT = Path(__file__).parents[1]
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d+%\|")  # tqdm's, in words
+LIVE = "Here is something to explore: it needs a notebook with a kernel."
 FENCE = re.compile(r"^```python\n(.*?)^```\n", re.S | re.M)
 
 
@@ -96,6 +97,10 @@ def drawn(notebook: Any) -> Any:
         still = any("nadkit-still" in output.get("data", {}).get("text/html", "") for output in outputs)
         if still:
             cell.outputs = outputs = [o for o in outputs if WIDGET not in o.get("data", {})]
+        live = [output for output in outputs if WIDGET in output.get("data", {})]
+        cell.outputs = outputs = [
+            output for output in outputs if output not in live[1:]
+        ]  # one line is enough
         for output in outputs:
             data = output.get("data", {})
             if PLOTLY in data:
@@ -103,9 +108,7 @@ def drawn(notebook: Any) -> Any:
             elif WIDGET in data:
                 del data[WIDGET]
                 data.pop("text/plain", None)
-                data["text/html"] = (
-                    '<p class="nadkit-live">Here a widget lives: it needs a notebook with a kernel.</p>'
-                )
+                data["text/html"] = f'<p class="nadkit-live">{LIVE}</p>'
     return notebook
 
 
