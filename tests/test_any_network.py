@@ -428,7 +428,9 @@ PLACES: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {
     "tokens as a map": (lambda m, x: m(x.flatten(2).mT.reshape(len(x), 8, 8, 2)), True),
     "windows": (lambda m, x: m(windows(x)), False),
     "windows, units first": (lambda m, x: m(F.conv2d(windows(x).permute(0, 3, 1, 2), ONE)), False),
-    "windows through a layer": (lambda m, x: m(F.layer_norm(F.linear(windows(x), ONE[..., 0, 0]), [2])), False),
+    "windows through a layer": (
+        lambda m, x: m(F.layer_norm(F.linear(windows(x), ONE[..., 0, 0]), [2])), False
+    ),
     "windows put back": (lambda m, x: m(whole(windows(x))), True),
     "windows added to a map": (lambda m, x: m(whole(windows(x) * 2) + x.permute(0, 2, 3, 1)), True),
     "pooled windows": (lambda m, x: m(F.max_pool2d(windows(x).permute(0, 3, 1, 2), 2)), False),
@@ -710,5 +712,33 @@ def test_a_hundred_uses_leave_nothing() -> None:
     try:
         del model
         assert held() is None  # no cycle holds it: counting references frees it
+    finally:
+        gc.enable()
+
+
+def test_recording_ties_no_knot() -> None:
+    """Counting references alone frees the model and every activation, without a collection."""
+
+    def use(model: nn.Module) -> None:
+        nk.layers(model, X)
+        Network.wrap(model, ["a", "b", "c"], example=X)
+
+    for model in (Small().eval(), Former(Attention(12, 3, "plain")).eval()):
+        kept: list[weakref.ref[Tensor]] = []
+        model.register_forward_hook(lambda _m, _a, out, kept=kept: kept.append(weakref.ref(out)))
+        gc.collect()
+        gc.disable()
+        try:
+            use(model)
+            assert len(kept) == 2
+            assert [out() for out in kept] == [None, None]
+        finally:
+            gc.enable()
+    held = weakref.ref(small := Small())
+    gc.disable()
+    try:
+        use(small)
+        del small
+        assert held() is None
     finally:
         gc.enable()

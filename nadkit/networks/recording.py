@@ -111,25 +111,33 @@ class _NormReaders:
                     ahead.append(source)
 
 
+class _Calls:
+    """The calls so far, and how often each path was called."""
+
+    def __init__(self) -> None:
+        self.all: list[Call] = []
+        self.times: Counter[str] = Counter()
+
+    def add(self, path: str, module: nn.Module | None, output: object) -> None:
+        self.times[path] += 1
+        self.all.append(Call(path, self.times[path], module, output))
+
+    def add_function(self, path: str, output: Tensor) -> None:
+        self.add(path, None, output)
+
+
 class _Recorder(Watch):
     """Note every call of a module or of a function that can be tapped, and all that is said of them."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, self._place)
-        self.calls: list[Call] = []
-        self.times: Counter[str] = Counter()
+        # A method of its own would tie a knot that keeps the model and all activations until a collection.
+        noted = _Calls()
+        super().__init__(model, noted.add_function)
+        self.note, self.calls, self.times = noted.add, noted.all, noted.times
         self.norms, self.axes = _NormReaders(), AxisRecord()
         self.written: list[tuple[int, int, str]] = []  # a tensor, how many calls were done, by whom
         self.weights: dict[int, tuple[str, str]] = {}  # a parameter: in which module by what function
         self.leaves = {path for path, m in model.named_modules() if next(m.children(), None) is None}
-
-    def _place(self, path: str, output: Tensor) -> None:
-        self.note(path, None, output)
-
-    def note(self, path: str, module: nn.Module | None, output: object) -> None:
-        """Add a call."""
-        self.times[path] += 1
-        self.calls.append(Call(path, self.times[path], module, output))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
