@@ -285,6 +285,37 @@ def test_heads_of_every_attention(make: type[nn.Module], way: str) -> None:
     assert hooks(model) == modes() == 0
 
 
+@pytest.mark.parametrize("way", ["first", "second"])
+def test_heads_of_torchs_attention_on_windows(way: str) -> None:
+    """Four windows of a picture stand one after another where the samples were."""
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.attention, self.head = nn.Conv2d(2, 6, 1), Torchs(6, 2, way), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = windows(self.patch(x)).flatten(0, 1)
+            out: Tensor = self.head(self.attention(x).unflatten(0, (-1, 4)).mean((1, 2)))
+            return out
+
+    model, place = Windows().eval(), "attention.inner:heads"
+    network = Network.wrap(model, ["a", "b", "c"], example=X, layers=[place])
+    assert network.layers[place] == Layer(units=2, axis=3, folds=4)
+    gates = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    with torch.no_grad():
+        with Taps(network) as plain:
+            network.logits(X)
+        with Taps(network, gates={place: gates}, rows=torch.tensor([0, 1, 0])) as taps:
+            network.logits(X)
+    want = plain.activations[place].clone()
+    assert want.shape == (3, 4, 16, 2, 3)
+    want[1, :, :, 0] = 0
+    assert torch.equal(taps.activations[place], want)
+    images = nk.Images(torch.rand(18, 2, 8, 8), torch.arange(3).repeat(6), ("a", "b", "c"))
+    assert set(nk.learn_masks(network, images, steps=2, progress=False).scores) == {place}
+
+
 def test_heads_of_nested_taps_multiply_in_torchs_attention() -> None:
     model = Former(Torchs(12, 3, "first")).eval()
     place = "attention.inner:heads"
