@@ -188,9 +188,10 @@ def test_outputs_that_are_not_one_tensor_say_so() -> None:
             self.pair, self.book = Many(lambda x: (x, x)), Many(lambda x: {"a": x})
             self.number, self.flat = Many(lambda x: x.argmax(1)), Many(lambda x: x.sum((1, 2, 3)))
             self.odd = Many(lambda x: torch.einsum("nchw->hcnw", x).relu())
+            self.turned = Many(lambda x: x.clone().transpose_(0, 1))
 
         def forward(self, x: Tensor) -> Tensor:
-            for part in (self.pair, self.book, self.number, self.flat, self.odd):
+            for part in (self.pair, self.book, self.number, self.flat, self.odd, self.turned):
                 part(x)
             return x
 
@@ -201,7 +202,8 @@ def test_outputs_that_are_not_one_tensor_say_so() -> None:
     assert reasons["pair"] == "gives a tuple of 2, not one tensor"
     assert reasons["number"] == "gives torch.int64, not floats"
     assert reasons["flat"] == "has no axis of units"
-    assert reasons["odd"] == "has its samples on no axis that is known, not on axis 0"
+    assert reasons["odd"] == "has its samples on axis 2, not on axis 0"
+    assert reasons["turned"] == "has its samples on no axis that is known, not on axis 0"
 
 
 # Where units lie.
@@ -281,6 +283,37 @@ def test_heads_of_every_attention(make: type[nn.Module], way: str) -> None:
             torch.testing.assert_close(gated[n], network.logits(X)[n])
             projection.weight.copy_(kept)  # type: ignore[union-attr, operator]
     assert hooks(model) == modes() == 0
+
+
+@pytest.mark.parametrize("way", ["first", "second"])
+def test_heads_of_torchs_attention_on_windows(way: str) -> None:
+    """Four windows of a picture stand one after another where the samples were."""
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.attention, self.head = nn.Conv2d(2, 6, 1), Torchs(6, 2, way), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = windows(self.patch(x)).flatten(0, 1)
+            out: Tensor = self.head(self.attention(x).unflatten(0, (-1, 4)).mean((1, 2)))
+            return out
+
+    model, place = Windows().eval(), "attention.inner:heads"
+    network = Network.wrap(model, ["a", "b", "c"], example=X, layers=[place])
+    assert network.layers[place] == Layer(units=2, axis=3, folds=4)
+    gates = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    with torch.no_grad():
+        with Taps(network) as plain:
+            network.logits(X)
+        with Taps(network, gates={place: gates}, rows=torch.tensor([0, 1, 0])) as taps:
+            network.logits(X)
+    want = plain.activations[place].clone()
+    assert want.shape == (3, 4, 16, 2, 3)
+    want[1, :, :, 0] = 0
+    assert torch.equal(taps.activations[place], want)
+    images = nk.Images(torch.rand(18, 2, 8, 8), torch.arange(3).repeat(6), ("a", "b", "c"))
+    assert set(nk.learn_masks(network, images, steps=2, progress=False).scores) == {place}
 
 
 def test_heads_of_nested_taps_multiply_in_torchs_attention() -> None:
@@ -460,13 +493,70 @@ def test_samples_that_are_not_on_axis_0_are_refused_and_the_units_axis_may_be_sa
     second = Way(nn.Linear(2, 5), lambda m, x: m(x.flatten(2).permute(2, 0, 1)).transpose(0, 1))
     with torch.no_grad(), pytest.raises(LayerError, match="'place' has its samples on axis 1, not on axis 0"):
         choose_layers(second, X, ["place"])
-    odd = Way(nn.Identity(), lambda m, x: m(torch.einsum("nchw->nhwc", x)))
+    odd = Way(nn.Identity(), lambda m, x: m(torch.rot90(x, 1, (1, 3))))
     with torch.no_grad():
         with pytest.raises(
             LayerError, match=r"units on no axis that is known; say which: layers=\{address: axis\}"
         ):
             choose_layers(odd, X, ["place"])
         assert choose_layers(odd, X, {"place": -1})[0] == {"place": Layer(2, 3)}
+
+
+SQUARE = torch.linspace(-1, 1, 8**4).reshape(8, 8, 8, 8)  # of every axis the same size
+
+
+def mixer(x: Tensor, swapped: bool) -> Tensor:
+    """A layer over the 64 tokens and one over the 8 units."""
+    x = F.linear(x.flatten(2).mT, torch.eye(8))
+    mixed = F.gelu(F.linear(x.mT, torch.ones(64, 64))).mT
+    return mixed + x if swapped else x + mixed
+
+
+def second(x: Tensor) -> Tensor:
+    """Attention by hand with the tokens first, as many as there are pictures."""
+    x = x[:, :, 0].permute(2, 0, 1)
+    t, n, c = x.shape
+    q = x.contiguous().view(t, n * 2, c // 2).transpose(0, 1)
+    return ((q @ q.mT).softmax(-1) @ q).transpose(0, 1).contiguous().view(t, n, c)
+
+
+SQUARES: dict[str, tuple[Callable[[Tensor], Tensor], Layer | str]] = {
+    "einsum, units last": (lambda x: torch.einsum("nchw->nhwc", x), Layer(8, 3)),
+    "einsum, samples moved": (lambda x: torch.einsum("nchw->hcnw", x), "samples on axis 2"),
+    "einsum, no arrow": (lambda x: torch.einsum("nbca", x), "samples on axis 3"),
+    "einsum of weights": (lambda x: torch.einsum("nchw,cd->nhwd", x, torch.eye(8)), Layer(8, 3)),
+    "einsum with dots": (lambda x: torch.einsum("...ab->...ba", x), "samples on no axis"),
+    "in-place view": (lambda x: x.clone().transpose_(1, 2), "samples on no axis"),
+    "by keyword": (lambda x: torch.permute(input=x, dims=(0, 2, 3, 1)), Layer(8, 3)),
+    "pooled tokens": (
+        lambda x: F.max_pool2d(F.linear(x.flatten(2).mT, torch.eye(8)), (2, 1)), Layer(8, 2)
+    ),
+    "pooled channels last": (lambda x: F.avg_pool2d(x.permute(0, 2, 3, 1), (2, 1)), Layer(8, 3)),
+    "mixed tokens second": (lambda x: mixer(x, False), Layer(8, 2)),
+    "mixed tokens first": (lambda x: mixer(x, True), Layer(8, 2)),
+    "two that disagree": (lambda x: x + x.transpose(1, 2), "units on no axis"),
+    "tokens first by hand": (second, "samples on no axis"),
+    "stacked": (lambda x: torch.stack([x, x], 1).sum(1), Layer(8, 1)),
+    "weights as an activation": (lambda x: x + torch.ones(8, 1, 1).expand_as(x), Layer(8, 1)),
+    "picked by a list": (lambda x: x[:, torch.tensor([3, 1])], Layer(2, 1)),
+    "picked samples": (lambda x: x[torch.tensor([3, 1])], "samples on no axis"),
+    "turned": (lambda x: torch.rot90(x, 1, (0, 1)), "samples on no axis"),
+    "hardswish": (F.hardswish, Layer(8, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", SQUARES)
+def test_equal_sizes_tell_nothing(way: str) -> None:
+    run, expected = SQUARES[way]
+    model = nn.Module()
+    model.place = nn.Identity()
+    model.forward = lambda x: model.place(run(x))  # type: ignore[method-assign]
+    with torch.no_grad():
+        if isinstance(expected, str):
+            with pytest.raises(LayerError, match=expected):
+                choose_layers(model, SQUARE, ["place"])
+        else:
+            assert choose_layers(model, SQUARE, ["place"])[0] == {"place": expected}
 
 
 # Functions.

@@ -152,7 +152,7 @@ class _Recorder(Watch):
         self.axes.follow(name, func, args, kwargs or {}, out)
         for call in self.calls[done:]:
             if call.path.endswith(f":{HEADS}") and isinstance(call.output, Tensor):
-                axes = self.axes.of(out) if isinstance(out, Tensor) else Axes(0)
+                axes = self.axes.of(out) if isinstance(out, Tensor) else self._of_heads(args)
                 call.axes = axes._replace(units=(call.output.ndim - 2,))
         if target is not None and _version(target) != before:
             who = path if path in self.leaves else f"{path}:{name.removesuffix('_')}"
@@ -161,6 +161,15 @@ class _Recorder(Watch):
             if isinstance(value, nn.Parameter):
                 self.weights.setdefault(id(value), (path, name))
         return out
+
+    def _of_heads(self, args: tuple[Any, ...]) -> Axes:
+        """Return the axes of what torch's attention gives its projection, (batch, length, heads, width).
+
+        Its query is (length, batch, units), whatever the module took.
+        """
+        query = self.axes.of(args[0])
+        samples = None if query.samples is None else {1: 0, 0: 1}.get(query.samples)
+        return Axes(samples, folds=query.folds)
 
     def ended(self, path: str, module: nn.Module, args: list[Any], output: object) -> None:
         """Note a module's call; what one of its functions gave as its output goes by the module's name."""
