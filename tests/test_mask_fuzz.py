@@ -188,14 +188,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "depth": lambda: framed(b"[" * 10_000_000),
     "a wide letter in little": lambda: framed(b'["\xf0\x9f\x98\x80' + b"a" * 2_500_000 + b'"]'),
 }
-for count in (60_000, 110_000, 300_000, 900_000):
-    for letters in (b"{},", b"[],", b"[[]],", b"0,", b"1.5,", b"1e15,", b'"abc",', b'{"":0},'):
-        HOSTILE[f"{count} {letters!r}"] = lambda letters=letters, count=count: framed(  # type: ignore[misc]
-            b"[" + letters * count + b"0]"
-        )
-        HOSTILE[f"{count} {letters!r} inside"] = lambda letters=letters, count=count: inner(  # type: ignore[misc]
-            b"[" + letters.replace(b'"', rb"\"") * count + b"0]"
-        )
+# Just below what is refused unread.
+HOSTILE["little, of numbers"] = lambda: framed(b"[" + b"1.5," * 110_000 + b"0]")
+HOSTILE["little, of lists inside"] = lambda: inner(b"[" + b"[]," * 60_000 + b"0]")
 
 
 @pytest.mark.parametrize("header", HOSTILE)
@@ -228,7 +223,8 @@ SEALED: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", SEALED)
 def test_well_sealed_files_cost_no_more(tmp_path: Path, name: str) -> None:
-    print(within(tmp_path, SEALED[name]())[:300])
+    loads = name in ("some columns", "a tall history")
+    assert within(tmp_path, SEALED[name]()).startswith("loaded" if loads else "mask file")
 
 
 def test_a_double_name_among_many_is_found_at_once(tmp_path: Path) -> None:
