@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ def checked_names(names: object, kind: str) -> tuple[str, ...]:
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise NadkitError(f"the {kind} name {name!r} is no valid Unicode; rename it")
     if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
+        double = Counter(names).most_common(1)[0][0]
         raise NadkitError(f"the {kind} {double!r} comes twice; name every {kind} once")
     return tuple(names)
 
@@ -61,9 +62,11 @@ def checked_scores(address: str, given: object, tasks: tuple[str, ...]) -> Tenso
             f"the scores of layer {address!r} are {tuple(rows.shape)} of {rows.dtype}; "
             f"expected real numbers of shape ({len(tasks)} tasks, at least 1 unit)"
         )
-    bad = ~((rows >= 0) & (rows <= 1))  # not <, > : NaN must count as bad
-    if bad.any():
-        task, index = bad.nonzero()[0].tolist()
+    low, high = rows.aminmax()  # takes no memory; NaN where any score is
+    if not (low >= 0 and high <= 1):
+        bad = ~((rows >= 0) & (rows <= 1))  # not <, > : NaN must count as bad
+        # Not nonzero, which takes 16 bytes for every bad score.
+        task, index = divmod(int(bad.to(torch.uint8).argmax()), rows.shape[1])
         value = float(rows[task, index])
         what = "is not a number" if math.isnan(value) else f"is {value:g}, outside [0, 1]"
         raise NadkitError(f"the score of {address}/{index} for {tasks[task]!r} {what}; give scores in [0, 1]")

@@ -195,7 +195,7 @@ def seal(record: Mapping[str, object], tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(stored, metadata={"nadkit": canonical(sealed)})
 
 
-def digest(record: Mapping[str, object], blocks: Sequence[bytes | bytearray]) -> str:
+def digest(record: Mapping[str, object], blocks: Sequence[bytes | memoryview]) -> str:
     """Return the SHA-256 over a record's canonical JSON, a zero byte, and its tensors' bytes in order.
 
     Examples
@@ -203,7 +203,8 @@ def digest(record: Mapping[str, object], blocks: Sequence[bytes | bytearray]) ->
     >>> digest({"format": 1}, [b"abc"])[:8]
     '34ccdb3b'
     """
-    total = hashlib.sha256(canonical(record).encode("ascii") + b"\0")
+    total = hashlib.sha256(canonical(record).encode("ascii"))
+    total.update(b"\0")
     for block in blocks:
         total.update(block)
     return total.hexdigest()

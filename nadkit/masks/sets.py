@@ -154,6 +154,8 @@ class MaskSet(Scores):
             return cls(*contents)
         except NadkitError as error:
             raise MaskFileError(f"mask file {str(path)!r} is refused: {error}") from None
+        except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
+            raise MaskFileError(f"mask file {str(path)!r} is refused: it takes too much memory") from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the masks to one .safetensors file, and return its path.
