@@ -65,5 +65,5 @@ def optional_import(name: str, extra: str) -> ModuleType:
     except (ImportError, RuntimeError, OSError) as error:
         raise OptionalDependencyError(
             f"{name} is needed here and could not be imported ({error}); "
-            f"install it with: pip install 'nadkit[{extra}]'"
+            f"install it in the root of the repository with: pip install '.[{extra}]'"
         ) from error

@@ -74,7 +74,7 @@ def built_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     becomes of outputs is tested by itself, and by the gallery, which is executed.
     """
     if find_spec("sphinx") is None:
-        pytest.skip("the documentation is built with sphinx: pip install 'nadkit[docs]'")
+        pytest.skip("the documentation is built with sphinx: make install")
     folder, root = tmp_path_factory.mktemp("docs"), Path(__file__).parents[1]
     command = [sys.executable, str(root / "docs" / "make.py"), "--no-run", "--to", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(root)}

@@ -18,7 +18,7 @@ import pytest
 import nadkit
 from nadkit import figures
 
-pytest.importorskip("sphinx", reason="the documentation is built with sphinx: pip install 'nadkit[docs]'")
+pytest.importorskip("sphinx", reason="the documentation is built with sphinx: make install")
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -396,3 +396,11 @@ def test_repo2docker_reads_the_repository(tmp_path: Path) -> None:
         said.index("./postBuild"),
     )
     assert list(layers) == sorted(layers), "the slow layer must precede the copy of the repository"
+
+
+def test_fractions_are_written_so_that_mathml_has_two_parts() -> None:
+    """The converter reads `\\frac12` and `\\tfrac12` as one number."""
+    texts = [*DOCS.rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    bare = re.compile(r"\\+[td]?frac(?!\{)")
+    assert [path.name for path in texts if "_build" not in path.parts and bare.search(path.read_text())] == []
+    assert bare.search(r"\tfrac12")
