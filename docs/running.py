@@ -98,9 +98,8 @@ def drawn(notebook: Any) -> Any:
         if still:
             cell.outputs = outputs = [o for o in outputs if WIDGET not in o.get("data", {})]
         live = [output for output in outputs if WIDGET in output.get("data", {})]
-        cell.outputs = outputs = [
-            output for output in outputs if output not in live[1:]
-        ]  # one line is enough
+        if len(live) > 1:  # one line is enough
+            cell.outputs = outputs = [o for o in outputs if o is live[0] or WIDGET not in o.get("data", {})]
         for output in outputs:
             data = output.get("data", {})
             if PLOTLY in data:
@@ -114,7 +113,10 @@ def drawn(notebook: Any) -> Any:
 
 def _is_bar(output: Any) -> bool:
     """Whether an output is the progress of something that is done."""
-    return bool(BAR.search(output.get("text", "") or output.get("data", {}).get("text/plain", "")))
+    data = output.get("data", {})
+    if output.get("name") != "stderr" and WIDGET not in data:
+        return False  # a table of a cell's own may hold such marks
+    return bool(BAR.search(output.get("text", "") or data.get("text/plain", "")))
 
 
 def figure_html(figure: dict[str, Any]) -> str:

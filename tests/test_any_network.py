@@ -675,6 +675,14 @@ def test_types_functions_and_lists_of_choices() -> None:
         assert chosen(lambda _address, module: module is model.block) == ["block"]
         assert chosen(["auto", ":cat"]) == [*chosen("auto"), ":cat"]
         assert all(":" not in address for address in chosen("**"))
+        assert chosen(model.block) == chosen([model.block]) == ["block"]
+        for axis in (0, 4, -4, 5, True, 1.0, "1"):
+            for name in ("stem", "ste*"):
+                with pytest.raises(LayerError, match=r"'stem' has 4 axes, .* its units cannot lie on"):
+                    chosen({name: axis})
+        assert choose_layers(model, X, {"stem": -1})[0]["stem"].axis == 3
+        with pytest.raises(LayerError, match=r"\['stem'\] names no layers; give addresses"):
+            chosen([["stem"]])
         with pytest.raises(LayerError, match="LSTM fits no layer with units"):
             chosen(nn.LSTM)
         with pytest.raises(LayerError, match="knows the published places of VGG"):

@@ -309,12 +309,12 @@ def test_outputs_become_what_a_page_without_a_kernel_shows() -> None:
     bar = "one-vs-rest: 100%|###| 20/20"
     notebook.cells[0].outputs = [
         {"output_type": "stream", "name": "stderr", "text": bar},
-        {"output_type": "stream", "name": "stdout", "text": "kept 30 %"},
+        {"output_type": "stream", "name": "stdout", "text": "kept  30%|"},
         *({"output_type": "display_data", "metadata": {}, "data": {WIDGET: {}, "text/plain": text}}
-          for text in (bar, "Panel(1)", "Panel(2)")),
+          for text in (bar, "Panel(1)", "Panel(1)")),  # one widget, shown twice
     ]  # fmt: skip
     said, live = drawn(notebook).cells[0].outputs
-    assert said["text"] == "kept 30 %"
+    assert said["text"] == "kept  30%|"
     assert "needs a notebook" in live["data"]["text/html"]
 
 

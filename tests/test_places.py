@@ -387,7 +387,7 @@ def test_patterns(wanted: str | list[str], found: list[str]) -> None:
         ("", r"names the whole model"),
         ([], r"no layers were named"),
         (None, r"layers are None; give 'auto', 'paper', a pattern"),
-        ([3], r"an address is text"),
+        ([3], r"3 names no layers; give addresses"),
         ("layer[z-a]", r"no pattern of layers: bad character range"),
     ],
 )

@@ -240,8 +240,8 @@ class Network:
         example : (N, C, H, W) pixels, at least one picture
         layers : `"auto"` (block outputs, never a place that feeds a normalisation), `"paper"` (the published
             places of VGG, ResNet, DenseNet and DARTS), a pattern such as `"layer3.*"` or `"**:heads"` (`*`
-            stays within one name, `**` goes over dots), a type of modules, a function of an address and
-            its module, or a list of these and of addresses; or addresses → the axis of their units. The
+            stays within one name, `**` goes over dots), a module, a type of modules, a function of an address
+            and its module, or a list of these and of addresses; or addresses → the axis of their units. The
             places there are, and those of `"auto"`: `nk.layers(model, example)`
         preprocess : pixels → the model's input; by default uint8 becomes [0, 1] and floats pass unchanged
         name : by default the module's class name in lower case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -19,8 +20,8 @@ _ACTIVATIONS = (
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-Choice = str | type[nn.Module] | Callable[[str, nn.Module | None], bool]
-"""An address, a pattern, `"auto"`, `"paper"`, a type of modules, or a function of address and module."""
+Choice = str | nn.Module | type[nn.Module] | Callable[[str, nn.Module | None], bool]
+"""An address, a pattern, `"auto"`, `"paper"`, a module, a type, or a function of address and module."""
 
 Wanted = Choice | Sequence[Choice] | Mapping[str, int]
 
@@ -95,9 +96,9 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
     ----------
     model : the module, in the mode in which it shall run
     inputs : what it takes
-    wanted : `"auto"`, `"paper"`, a pattern, a type of modules, a function of an address and its module (None
-        for a function's place), or a list of these and of addresses; or addresses → the axis of their units.
-        In a pattern `*` stands for any part of one name, `**` goes over dots, `?` is one sign and `[12]` one
+    wanted : `"auto"`, `"paper"`, a pattern, a module, a type of modules, a function of an address and its
+        module (None for a function's place), or a list of these and of addresses; or addresses → the axis of
+        their units. In a pattern `*` stands for any part of one name, `**` goes over dots, `?` is one sign and `[12]` one
         of these; without a call number it fits all calls, and functions only where it has their colon
 
     Raises
@@ -124,15 +125,31 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
             picked = pick_published(model, recording.calls)
         elif isinstance(asked, str) and set(asked) & set("*?["):
             picked = _fitting(model, by_address, asked)
+        elif isinstance(asked, nn.Module):
+            picked = _told(model, by_address, partial(_is, asked))
         elif callable(asked):
             picked = _told(model, by_address, asked)
+        elif not isinstance(asked, str):
+            raise LayerError(
+                f"{asked!r} names no layers; give addresses, patterns, modules, types of modules or functions"
+            )
         else:
             picked = [_named(model, recording, by_address, asked, axes.get(asked))]
         names.update((address, axes.get(asked)) for address in picked)
     if not names:
         raise LayerError(f"no layers were named for {type(model).__name__}; give addresses, or layers='auto'")
-    found = {a: c.layer(names[a]) for a, c in by_address.items() if a in names}
-    return {address: layer for address, layer in found.items() if isinstance(layer, Layer)}, recording.out
+    found: dict[str, Layer] = {}
+    for address, call in by_address.items():
+        if address in names:
+            layer = call.layer(names[address])
+            if not isinstance(layer, Layer):  # of a pattern with an axis that one of its places has not
+                raise LayerError(f"layer {address!r} {layer}; pick a place inside or after it")
+            found[address] = layer
+    return found, recording.out
+
+
+def _is(wanted: nn.Module, _address: str, module: nn.Module | None) -> bool:
+    return module is wanted
 
 
 def _told(model: nn.Module, by_address: Mapping[str, Call], asked: Choice) -> list[str]:

@@ -60,6 +60,12 @@ class Call:
         if samples != 0:
             where = "no axis that is known" if samples is None else f"axis {samples}"
             return f"has its samples on {where}, not on axis 0"
+        fits = isinstance(axis, int) and not isinstance(axis, bool) and 0 < abs(axis) < out.ndim
+        if axis is not None and not fits:
+            return (
+                f"has {out.ndim} axes, with the samples on 0; its units cannot lie on {axis!r}, give a whole "
+                f"number from 1 to {out.ndim - 1}, or from the end -1 to {1 - out.ndim}"
+            )
         if axis is None and len(units) > 1:
             return f"has its units split over axes {' and '.join(map(str, units))}"
         if axis is None and (not units or units[0] == 0):

@@ -13,6 +13,7 @@ from nadkit.errors import LayerError, closest
 from nadkit.images import Images
 from nadkit.masks import Unit
 from nadkit.networks import Network
+from nadkit.networks.outputs import at_once
 from nadkit.questions.asked import check_finite, check_images, check_network, check_number
 from nadkit.questions.forwards import BATCH
 from nadkit.questions.recording import Moments, add_moments, record, weights_of
@@ -184,4 +185,5 @@ def unit_peaks(
 def _batch_size(network: Network, images: Images) -> int:
     """As many pictures as a batch has, fewer if the layers of a large network would give too much."""
     activations = record(network, images.pixels[:1]).activations
-    return max(1, min(BATCH, MOST // sum(values.numel() for values in activations.values())))
+    most = at_once(network.input_shape, BATCH)
+    return max(1, min(most, MOST // sum(values.numel() for values in activations.values())))
