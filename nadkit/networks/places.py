@@ -98,8 +98,9 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
     inputs : what it takes
     wanted : `"auto"`, `"paper"`, a pattern, a module, a type of modules, a function of an address and its
         module (None for a function's place), or a list of these and of addresses; or addresses → the axis of
-        their units. In a pattern `*` stands for any part of one name, `**` goes over dots, `?` is one sign and `[12]` one
-        of these; without a call number it fits all calls, and functions only where it has their colon
+        their units. In a pattern `*` stands for any part of one name, `**` goes over dots, `?` is one sign
+        and `[12]` one of these; without a call number it fits all calls, and functions only where it has
+        their colon
 
     Raises
     ------
