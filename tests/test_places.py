@@ -87,6 +87,22 @@ class FrozenBatchNorm2d(nn.Module):
         return (x - 1) / 2
 
 
+class Doubled(torch.autograd.Function):
+    """A function that no mode sees."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # noqa: ARG004 (torch calls it so)
+        return x * 2
+
+
+class Unseen(nn.Module):
+    """An activation of another library, written for its own gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = Doubled.apply(x)
+        return out
+
+
 class ConvNormActivation(nn.Module):
     """A block, no normalisation, whatever its name."""
 
@@ -117,6 +133,26 @@ BETWEEN: dict[str, tuple[Callable[[Composed, Tensor], object], bool]] = {
     "torch's own function": (lambda m, x: torch.group_norm(input=m.place(x), num_groups=2), True),
     "by name": (lambda m, x: m.foreign(m.place(x)), True),
     "by name and keyword": (lambda m, x: m.foreign(x=m.place(x)), True),
+    "other views": (lambda m, x: m.token_norm(m.place(x).flatten(2).mT.moveaxis(0, 1).swapdims(0, 1)), True),
+    "pieces": (lambda m, x: m.norm(torch.stack(m.place(x).unbind(1), 1).repeat(1, 1, 2, 1)), True),
+    "sum over places": (lambda m, x: m.token_norm(m.place(x).sum((2, 3))), True),
+    "letters": (lambda m, x: m.token_norm(torch.einsum("nchw->nhwc", m.place(x))), True),
+    "scale": (lambda m, x: m.norm(m.place(x) * 0.5 / 2), True),
+    "learned scale": (lambda m, x: m.norm(m.place(x) * m.scale), True),
+    "position": (lambda m, x: m.norm(m.place(x) + m.scale), True),
+    "mask of a dropped path": (lambda m, x: m.norm(m.place(x) * x.new_ones(2, 1, 1, 1)), True),
+    "other activation": (lambda m, x: m.norm(F.hardswish(F.prelu(m.place(x), m.ones))), True),
+    "turned": (lambda m, x: m.norm(m.place(x).index_select(2, torch.tensor([1, 0])).flip(2)), True),
+    "other type": (lambda m, x: m.norm(m.place(x).double().type_as(m.place2(x))), True),
+    "unseen function": (lambda m, x: m.norm(m.unseen(m.place(x))), True),
+    "gated": (lambda m, x: m.norm(m.place2(x).sigmoid() * m.place(x)), True),
+    "product with weights": (lambda m, x: m.token_norm(tokens(m.place(x)) @ m.weights), False),
+    "letters of weights": (
+        lambda m, x: m.token_norm(torch.einsum("nchw,cd->nhwd", m.place(x), m.weights)),
+        False,
+    ),
+    "layer function": (lambda m, x: m.norm(F.conv2d(m.place(x), m.weights[:, :, None, None])), False),
+    "shares": (lambda m, x: m.norm(m.place(x).softmax(1)), False),
     "later": (lambda m, x: (m.place(x), m.norm(m.place2(x)))[1], False),
     "convolution": (lambda m, x: m.norm(m.conv(m.place(x))), False),
     "sum": (lambda m, x: m.norm(m.place(x) + m.place2(x)), False),
@@ -132,9 +168,11 @@ def test_feeds_norm(way: str) -> None:
     model = Composed(
         run, place=conv(), place2=conv(), conv=conv(4), norm=nn.BatchNorm2d(4), norm8=nn.BatchNorm2d(8),
         token_norm=nn.LayerNorm(4), relu=nn.ReLU(), pool=nn.AvgPool2d(2), foreign=FrozenBatchNorm2d(),
-        block=ConvNormActivation(),
+        block=ConvNormActivation(), unseen=Unseen(),
     )  # fmt: skip
     model.register_buffer("ones", torch.ones(4))
+    model.register_parameter("scale", nn.Parameter(torch.ones(4, 1, 1)))
+    model.register_parameter("weights", nn.Parameter(torch.eye(4)))
     with torch.no_grad():
         calls, _, _ = record_calls(model.eval(), X)
         layers, _ = choose_layers(model, X, ["place"])
@@ -153,8 +191,8 @@ def test_identities_of_freed_tensors_are_not_mistaken() -> None:
     # Each round frees its tensors; a reused address in memory would mark places that feed nothing.
     def run(m: Composed, x: Tensor) -> Tensor:
         for _ in range(20):
-            m.norm(x + 1)
-            F.group_norm(torch.cat([x + 1]), 1)
+            m.norm(x.sigmoid())
+            F.group_norm(torch.cat([x.sigmoid()]), 1)
             x = m.place(x)
         return x
 

@@ -9,8 +9,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
+from nadkit.networks.norms import NORMS
 from nadkit.networks.published import pick_published
-from nadkit.networks.recording import NORMS, Call, Recording, record_calls
+from nadkit.networks.recording import Call, Recording, record_calls
 from nadkit.taps import Layer, parse_address, split_function
 
 _ACTIVATIONS = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,26 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nadkit.networks.axes import Axes, AxisRecord, tensors
+from nadkit.networks.norms import NormReaders, is_norm
 from nadkit.taps import HEADS, Layer, Watch, split_function
-
-NORMS = (
-    nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,
-    nn.LocalResponseNorm, nn.RMSNorm,
-)  # fmt: skip
-# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise.
-_NORM_NAMES = re.compile(r"(batch|layer|group|instance|rms|response)_?norm(\d?d)?$", re.IGNORECASE)
-_NORM_FUNCTIONS = {
-    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize",
-}  # fmt: skip
-# What leaves a unit that is 0 at 0, or only moves it: a normalisation behind these still reads the place.
-_CARRIERS = {
-    "cat", "concat", "concatenate", "stack", "hstack", "chunk", "split", "narrow", "__getitem__",
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "movedim", "squeeze",
-    "unsqueeze", "expand", "contiguous", "clone", "to", "float", "roll", "pad", "interpolate",
-    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "mean",
-    "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "dropout", "dropout2d", "relu", "relu_", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish",
-}  # fmt: skip
 
 
 @dataclass
@@ -83,40 +64,6 @@ class Recording(NamedTuple):
     dead: dict[str, str]
 
 
-class _NormReaders:
-    """Which tensors a normalisation reads, as they are or joined, moved, pooled or activated first."""
-
-    def __init__(self) -> None:
-        self.read: set[int] = set()
-        self._made_from: dict[int, list[int]] = {}
-        self._alive: list[Tensor] = []  # identities are compared, so none may be used anew
-
-    def follow(self, name: str, values: list[Any], out: object) -> None:
-        """Note what a function read and gave."""
-        if name in _NORM_FUNCTIONS:
-            self.reads(values[:1])
-        elif name in _CARRIERS:
-            sources = list(tensors(values))
-            for made in tensors([out]):
-                self._alive += [made, *sources]
-                self._made_from.setdefault(id(made), []).extend(id(s) for s in sources if s is not made)
-
-    def reads(self, values: Iterable[object]) -> None:
-        """Note that a normalisation takes these."""
-        for tensor in tensors(values):
-            self._alive.append(tensor)
-            self.read.add(id(tensor))
-
-    def close(self) -> None:
-        """Go back from what was read to all that it was made from."""
-        ahead = list(self.read)
-        while ahead:
-            for source in self._made_from.get(ahead.pop(), ()):
-                if source not in self.read:
-                    self.read.add(source)
-                    ahead.append(source)
-
-
 class _Calls:
     """The calls so far, and how often each path was called."""
 
@@ -140,7 +87,8 @@ class _Recorder(Watch):
         noted = _Calls()
         super().__init__(model, noted.add_function)
         self.note, self.calls, self.times = noted.add, noted.all, noted.times
-        self.norms, self.axes = _NormReaders(), AxisRecord()
+        self.axes = AxisRecord()
+        self.norms = NormReaders(self.axes.knows)
         self.written: list[tuple[int, int, str]] = []  # a tensor, how many calls were done, by whom
         self.weights: dict[int, tuple[str, str]] = {}  # a parameter: in which module by what function
         self.leaves = {path for path, m in model.named_modules() if next(m.children(), None) is None}
@@ -184,6 +132,7 @@ class _Recorder(Watch):
                 call.same = not any(t == id(output) and done > at for t, done, _ in self.written)
         for tensor in tensors([output]):
             if not self.axes.knows(tensor):  # made where no function is seen
+                self.norms.follow("" if next(module.parameters(), None) is None else "linear", args, tensor)
                 self.axes.follow("", nn.Identity(), args, {}, tensor)
         self.note(path, module, output)
 
@@ -233,7 +182,7 @@ def record_calls(model: nn.Module, inputs: Tensor) -> Recording:
         for module, path in paths.items():
             if path:
                 handles.append(module.register_forward_hook(after, with_kwargs=True))
-            if isinstance(module, NORMS) or _NORM_NAMES.search(type(module).__name__):
+            if is_norm(module):
                 handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         with watch:
             out = model(inputs)
