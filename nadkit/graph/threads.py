@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from nadkit.taps import help_out, this_thread
+
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 _MOST = 4
@@ -38,7 +40,13 @@ def side_by_side(
         yield from map(function, items)
         return
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    held_by = this_thread()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        help_out(held_by)
+
+    pool = ThreadPoolExecutor(workers, initializer=begin)
     try:
         yield from pool.map(function, items)
     finally:

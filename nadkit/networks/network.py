@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import LazyPixels
 from nadkit.networks.places import Wanted, choose_layers
 from nadkit.networks.unchanged import unchanged
-from nadkit.taps import Layer, check_model, frozen
+from nadkit.taps import Layer, check_model, evaluating, frozen
 
 
 class Standardise:
@@ -200,7 +200,8 @@ class Network:
         takes its usual way through torch, not the fast one that no hook can see, so that gates of one change
         no bit.
         """
-        with _evaluating(self.model):
+        attends = any(isinstance(module, nn.MultiheadAttention) for module in self.model.modules())
+        with evaluating(self.model), _Usual() if attends else nullcontext():
             out = self.model(inputs.clone())  # a first layer that works in place must not reach the pictures
         first: Tensor = out[0] if isinstance(out, (tuple, list)) else out
         return first
@@ -312,21 +313,6 @@ class _Usual(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:  # fmt: skip
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modules = list(model.modules())
-    training = [module for module in modules if module.training]
-    attends = any(isinstance(module, nn.MultiheadAttention) for module in modules)
-    try:
-        for module in training:
-            module.training = False
-        with _Usual() if attends else nullcontext():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _check_names(class_names: Sequence[str]) -> tuple[str, ...]:

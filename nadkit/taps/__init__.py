@@ -2,10 +2,11 @@
 
 from nadkit.taps.checks import check_model
 from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, split_function
+from nadkit.taps.holding import evaluating, frozen, help_out, this_thread
 from nadkit.taps.hooks import Taps
-from nadkit.taps.layer import Layer, Tappable, frozen, maps_of, parse_address
+from nadkit.taps.layer import Layer, Tappable, maps_of, parse_address
 
 __all__ = [
-    "FUNCTIONS", "HEADS", "Layer", "Tappable", "Taps", "Watch", "check_model", "frozen", "maps_of",
-    "parse_address", "split_function",
+    "FUNCTIONS", "HEADS", "Layer", "Tappable", "Taps", "Watch", "check_model", "evaluating", "frozen",
+    "help_out", "maps_of", "parse_address", "split_function", "this_thread",
 ]  # fmt: skip

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -88,46 +87,6 @@ def parse_address(address: str) -> tuple[str, int | None]:
     if not (call.isascii() and call.isdigit() and int(call) > 0):
         raise LayerError(f"address {address!r} has call {call!r}; calls are counted 1, 2, …: {path}#1")
     return path, int(call)
-
-
-@contextmanager
-def frozen(target: nn.Module | Tappable) -> Iterator[None]:
-    """Put every module in evaluation mode and stop every parameter's gradient, for the block only.
-
-    Examples
-    --------
-    >>> model = nn.Linear(2, 2)
-    >>> with frozen(model):
-    ...     model.training, model.weight.requires_grad
-    (False, False)
-    >>> model.training, model.weight.requires_grad
-    (True, True)
-
-    Parameters
-    ----------
-    target
-        A network or a module. Every single mode and flag comes back, whatever ends the block.
-
-    Raises
-    ------
-    LayerError
-        The target is neither a module nor has one.
-    """
-    model, _ = model_and_layers(target)
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        # One by one: `.eval()` and `.train()` may be overridden, and flatten modes that differ.
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 def maps_of(activation: Tensor, layer: Layer) -> Tensor | None:
