@@ -742,7 +742,8 @@ def test_another_thread_is_refused() -> None:
 
 def test_a_model_on_two_devices_is_refused_by_their_names() -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(), nn.Linear(256, 3, device="meta"))
-    with pytest.raises(NadkitError, match=r"parameters lie on cpu and meta; move it to one"):
+    words = r"buffers lie on cpu and meta \(0.weight on cpu; 2.weight on meta\); move it to one"
+    with pytest.raises(NadkitError, match=words):
         Network.wrap(model, ["a", "b", "c"], example=X)
 
 

@@ -77,6 +77,12 @@ def cut(network: Network, inputs: Tensor, gates: Mapping[str, Tensor] | None = N
 
     def keep(address: str) -> Callable[[Tensor], Tensor]:
         def edit(output: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                raise LayerError(
+                    f"the model runs {address!r} without gradients (in torch.no_grad, or in "
+                    "torch.utils.checkpoint with use_reentrant=True), and a link needs them; switch that "
+                    "off, or choose other layers"
+                )
             if not output.is_floating_point():
                 raise LayerError(f"layer {address!r} gives {output.dtype}; a link needs gradients, so floats")
             outputs[address] = output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import LazyPixels
+from nadkit.networks.checks import check_logits, check_names, check_whole
 from nadkit.networks.places import Wanted, choose_layers
 from nadkit.networks.unchanged import unchanged
-from nadkit.taps import Layer, check_model, evaluating, frozen
+from nadkit.taps import Layer, evaluating, frozen
 
 
 class Standardise:
@@ -191,7 +191,9 @@ class Network:
             )
         inputs = self.preprocess(pixels.to(self.device))
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
-        return inputs.to(dtype)
+        inputs = inputs.to(dtype)
+        # Pictures made in inference mode can take no part in a gradient; a copy made outside of it can.
+        return inputs.clone() if inputs.is_inference() and not torch.is_inference_mode_enabled() else inputs
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return (N, n_classes) for inputs made by `prepare`; of a tuple, the first element.
@@ -261,8 +263,9 @@ class Network:
         ImageError
             The example is not pictures, or `prepare` refuses it.
         NadkitError
-            No module, or one on several devices; class names that are one text, repeat or are fewer than
-            two; an output that is not logits: wrong shape, not finite, or probabilities that sum to 1.
+            No module; weights without size or values, of inference mode, or on several devices; class names
+            that are one text, repeat or are fewer than two; an output that is not logits: wrong shape, not
+            finite, or probabilities that sum to 1.
 
         Examples
         --------
@@ -272,15 +275,8 @@ class Network:
         """
         if not isinstance(model, nn.Module):
             raise NadkitError(f"cannot wrap a {type(model).__name__}; give a torch.nn.Module")
-        for module in model.modules():
-            check_model(module)
-        devices = {str(parameter.device) for parameter in model.parameters()}
-        if len(devices) > 1:
-            raise NadkitError(
-                f"the model's parameters lie on {' and '.join(sorted(devices))}; move it to one: "
-                "model.to(device)"
-            )
-        names = _check_names(class_names)
+        check_whole(model)
+        names = check_names(class_names)
         if not isinstance(example, Tensor) or example.ndim != 4 or not len(example):
             got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
             raise ImageError(
@@ -301,7 +297,7 @@ class Network:
                 "training=self.training does",
                 stacklevel=2,
             )
-        _check_logits(out, len(example), names)
+        check_logits(out, len(example), names)
         return replace(network, layers=MappingProxyType(chosen))
 
 
@@ -313,49 +309,3 @@ class _Usual(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:  # fmt: skip
         return func(*args, **(kwargs or {}))
-
-
-def _check_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(class_names, str):
-        raise NadkitError(f"class names must be a list of names, got the one text {class_names!r}")
-    names = tuple(class_names)
-    strange = [name for name in names if not isinstance(name, str) or not name]
-    if strange:
-        raise NadkitError(f"class names must be texts that are not empty, got {strange[0]!r}")
-    taken = [name for name in names if name in ("mean", "all")]
-    if taken:
-        raise NadkitError(
-            f"no class can be named {taken[0]!r}, which in tables means all classes; rename it: {taken[0]}_"
-        )
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise NadkitError(f"class names must differ; these repeat: {', '.join(repeated)}")
-    if len(names) < 2:
-        raise NadkitError(
-            f"a network needs at least two classes, got {len(names)}: a task is told apart from the others; "
-            "turn one logit z into two: (0, z)"
-        )
-    return names
-
-
-def _check_logits(out: object, count: int, class_names: tuple[str, ...]) -> None:
-    wanted = (
-        f"the model must return logits, a tensor (N, {len(class_names)}) for {len(class_names)} class names"
-    )
-    if isinstance(out, (tuple, list)) and out:
-        warnings.warn(f"the model returns {len(out)} outputs; the first is taken as the logits", stacklevel=3)
-        out = out[0]
-    if not isinstance(out, Tensor):
-        raise NadkitError(f"{wanted}; it returns {type(out).__name__}; wrap it in a module that picks them")
-    if tuple(out.shape) != (count, len(class_names)):
-        raise NadkitError(f"{wanted}; with N = {count} it returns {tuple(out.shape)}")
-    if not out.is_floating_point():
-        raise NadkitError(f"{wanted}; it returns {out.dtype}")
-    if not bool(torch.isfinite(out).all()):
-        raise NadkitError(f"{wanted}; its output on the example is not finite")
-    # Numbers of 16 bits sum to 1 less exactly.
-    near = 1e-4 if out.dtype.itemsize > 2 else 1e-2
-    if bool((out >= 0).all()) and bool(((out.float().sum(1) - 1).abs() < near).all()):
-        raise NadkitError(
-            "the model returns probabilities (they sum to 1); take its softmax off: logits are needed"
-        )

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nadkit.errors import NadkitError
+from nadkit.networks.checks import check_whole
 from nadkit.networks.network import Network
 from nadkit.networks.places import pick_automatically
 from nadkit.networks.recording import Call, kind, record_calls
 from nadkit.networks.unchanged import unchanged
-from nadkit.taps import Layer, check_model, frozen
+from nadkit.taps import Layer, frozen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
     LayerError
         A compiled, scripted or replicated model.
     NadkitError
-        No module, or no example.
+        No module, or no example; weights without size or values, of inference mode, or on several devices.
     """
     model = network.model if isinstance(network, Network) else network
     if isinstance(network, Network):
@@ -82,8 +83,7 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
     if not isinstance(model, nn.Module) or not isinstance(example, Tensor):
         got = f"a {type(model).__name__} and a {type(example).__name__}"
         raise NadkitError(f"layers are listed of a torch.nn.Module and a tensor that it takes, got {got}")
-    for module in model.modules():
-        check_model(module)
+    check_whole(model)
     with frozen(model), torch.no_grad(), unchanged(model):
         calls, out, dead = record_calls(model, example.clone())
     times = Counter(call.path for call in calls)

@@ -17,19 +17,24 @@ def wrong_size(path: str, units: int, there: str) -> LayerError:
     return LayerError(f"the gate of {path!r} has {units} units, the layer has {there}; give one value a unit")
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, path: str = "") -> None:
     """Refuse what runs its modules where no hook sees them, or copies of them."""
     inner = None
     if isinstance(model, torch.jit.ScriptModule):
         inner = "a scripted or traced model takes no hooks; take the module it was made from"
     elif hasattr(model, "_orig_mod"):
         inner = "a compiled model was made without hooks; take the module it was made from: model._orig_mod"
+    elif getattr(model, "_compiled_call_impl", None) is not None:
+        inner = (
+            "a model after model.compile() runs as it was compiled, without hooks; take a copy, which is not "
+            "compiled: copy.deepcopy(model)"
+        )
     elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         inner = (
             f"{type(model).__name__} runs copies of its module; take the one it was made from: model.module"
         )
     if inner:
-        raise LayerError(inner)
+        raise LayerError(f"{path!r} of the model: {inner}" if path else inner)
 
 
 def check_rows(rows: Tensor | None, gates: Mapping[str, Tensor]) -> tuple[int, int] | None:

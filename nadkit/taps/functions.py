@@ -16,6 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
+from nadkit.taps.handles import Hook
+
 HEADS = "heads"
 JOINS = ("add", "cat")
 ACTIVATIONS = (
@@ -68,15 +70,10 @@ class Watch(TorchFunctionMode):
         """Begin to follow which module runs."""
         with ExitStack() as stack:
             for path, module in self._model.named_modules():
-                if path:
-                    stack.callback(
-                        module.register_forward_pre_hook(self._entering(path), prepend=True).remove
-                    )
-                    # Always: a model may catch what a part of it raises, and go on.
-                    stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
-                else:
-                    stack.callback(module.register_forward_pre_hook(self._restart, prepend=True).remove)
-                    stack.callback(module.register_forward_hook(self._end, always_call=True).remove)
+                begin, end = (self._entering(path), self._leave) if path else (self._restart, self._end)
+                stack.callback(module.register_forward_pre_hook(Hook(begin), prepend=True).remove)
+                # Always: a model may catch what a part of it raises, and go on.
+                stack.callback(module.register_forward_hook(Hook(end), always_call=True).remove)
             for other in _get_current_function_mode_stack():
                 if isinstance(other, Watch) and other._closed:  # by another thread
                     _take_off(other)

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import get_ident
 
+import torch
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
 from nadkit.taps.checks import check_gate, check_model, check_rows, wrong_size
 from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, is_mixed, mark_mixed, split_function, unwatched
+from nadkit.taps.handles import Hook
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
 Edit = Callable[[Tensor], Tensor]
@@ -53,10 +55,11 @@ class Taps:
     ------
     LayerError
         An unknown address (with the closest names), a gate of wrong shape or with NaN, rows that do not
-        fit, a compiled, scripted or replicated model; in a forward, another thread than the block's, a bare
-        address of a module that runs more than once, an output that is not one tensor, sizes other than those
-        of rows and gate, an edit that gives another shape; at the end of a block that raised nothing itself,
-        a layer that never ran; opening the same object twice.
+        fit, a model, or a part around a layer, that is compiled, scripted or replicated; in a forward,
+        another thread than the block's, a bare address of a module that runs more than once, an output that
+        is not one tensor, sizes other than those of rows and gate, an edit that gives another shape, a place
+        in a checkpointed part while gradients are on, a gate that wants one where they are off; at the end
+        of a block that raised nothing itself, a layer that never ran; opening the same object twice.
 
     Notes
     -----
@@ -119,6 +122,8 @@ class Taps:
             paths = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
             near = closest(address, dict.fromkeys([*known, *paths]))
             raise LayerError(f"no layer {address!r} in {type(model).__name__}; {near}") from None
+        for end in [at for at, letter in enumerate(f"{owner}.") if letter == "." and at]:
+            check_model(model.get_submodule(owner[:end]), owner[:end])
         if function is not None and function not in FUNCTIONS:
             near = closest(function, FUNCTIONS)
             raise LayerError(f"{address!r} names no function whose output can be tapped; {near}")
@@ -149,6 +154,7 @@ class Taps:
         def restart(module: nn.Module, args: object) -> None:  # noqa: ARG001 (torch calls it so)
             _refuse_others(module, thread)
             record.activations = {}
+            record.gradients, record.hooks = torch.is_grad_enabled(), _hooks_save()
             for tap in taps:
                 tap.calls = 0
 
@@ -158,10 +164,11 @@ class Taps:
 
         # An interrupt halfway through opening or closing still undoes all the rest: ExitStack goes on.
         with ExitStack() as stack:
-            stack.callback(self._model.register_forward_pre_hook(restart).remove)
+            stack.callback(self._model.register_forward_pre_hook(Hook(restart)).remove)
             for module, tap in self._taps.items():
                 if isinstance(module, nn.Module):
-                    stack.callback(module.register_forward_hook(_make_hook(tap, record, rows, thread)).remove)
+                    hook = Hook(_make_hook(tap, record, rows, thread))
+                    stack.callback(module.register_forward_hook(hook).remove)
             if functions:  # behind the hooks, so that a module runs until its own have run
                 stack.enter_context(Watch(self._model, see))
             self._open = stack.pop_all()
@@ -206,6 +213,8 @@ class _Record:
     """What hooks write to. It is all that they share with `Taps` and all that outlives the block."""
 
     activations: dict[str, Tensor] = field(default_factory=dict)
+    gradients: bool = False  # when the model's forward began
+    hooks: bool = False
 
 
 def _known(known: Mapping[str, Layer], path: str, call: int | None) -> Layer | None:
@@ -244,6 +253,7 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
     place = tap.places.get(tap.calls)
     if place is None:
         return None
+    _check_gradients(tap.path, place, record, output)
     if not isinstance(output, Tensor):
         raise LayerError(
             f"layer {tap.path!r} gives a {type(output).__name__}, not one tensor; "
@@ -270,6 +280,32 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
     return passed if passed is None or place.folds == 1 else passed.flatten(0, 1)
 
 
+def _check_gradients(path: str, place: _Place, record: _Record, output: object) -> None:
+    """Refuse where a gradient could not pass, or would pass another way than the forward did."""
+    learned = place.gate is not None and place.gate.requires_grad
+    if not torch.is_grad_enabled():
+        if learned and record.gradients:
+            raise LayerError(
+                f"the gate of {path!r} wants a gradient, and the model runs that layer without (in "
+                "torch.no_grad, or in torch.utils.checkpoint with use_reentrant=True); switch that off, or "
+                "choose other layers"
+            )
+    elif (learned or (isinstance(output, Tensor) and output.requires_grad)) and _hooks_save() > record.hooks:
+        raise LayerError(
+            f"{path!r} runs in torch.utils.checkpoint, and again on the way back, when it is not tapped; "
+            "switch checkpointing off (timm: model.set_grad_checkpointing(False)), or use torch.no_grad()"
+        )
+
+
+def _hooks_save() -> bool:
+    """Return whether something, such as checkpointing, acts on what is saved for the way back."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("asked for by nothing"):
+            return False
+    except RuntimeError:  # what torch raises if there are any at work already
+        return True
+
+
 def _edited(path: str, edit: Edit, output: Tensor) -> Tensor:
     made = edit(output)
     if not isinstance(made, Tensor) or made.shape != output.shape:
@@ -289,6 +325,8 @@ def _factor(path: str, gate: Tensor, axis: int, rows: Tensor | None, output: Ten
         raise wrong_size(path, units, f"{there} on axis {axis} of its output {tuple(size)}")
     if not output.is_floating_point():
         raise LayerError(f"layer {path!r} gives {output.dtype}; only floating-point layers can be gated")
+    if gate.is_inference() and not torch.is_inference_mode_enabled():
+        gate = gate.clone()  # one made in inference mode can take no part in a gradient
     shape = [1] * len(size)
     shape[at] = units
     if gate.ndim == 2 and rows is not None:

@@ -1,0 +1,31 @@
+"""Hooks that a copy of their module, made meanwhile, does not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class Hook:
+    """A function as a hook, which `copy.deepcopy` does not take along."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *values: Any) -> Any:
+        """Call the function."""
+        return self._function(*values)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Callable[..., None]:
+        """Give what takes its place in a copy."""
+        return _copied
+
+
+def _copied(module: nn.Module, *_: object) -> None:
+    """Do nothing, and be gone when first called."""
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key in [key for key, hook in hooks.items() if hook is _copied]:
+            del hooks[key]
+            module._forward_hooks_always_called.pop(key, None)
