@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -177,3 +179,33 @@ def test_a_gate_between_heads_and_projection_leaves_the_heads_tappable() -> None
     with Taps(model, [":heads"], gates={"drop": torch.ones(64)}) as taps:
         assert torch.equal(model(X), want)
     assert taps.activations[":heads"].shape == (3, 64, 2, 2)
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+        self.stem = nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        out: Tensor = self.head(self.attention(tokens, tokens, tokens)[0].mean(1))
+        return out
+
+
+def test_heads_of_torchs_attention_tie_no_knot() -> None:
+    def use(model: nn.Module) -> None:
+        with Taps(model, ["attention:heads"]):
+            model(X)
+
+    held = weakref.ref(model := Attends().eval())
+    seen: list[weakref.ref[Tensor]] = []
+    model.stem.register_forward_hook(lambda _m, _a, out: seen.append(weakref.ref(out)))
+    gc.collect()
+    gc.disable()
+    try:
+        use(model)
+        del model
+        assert [held(), *(ref() for ref in seen)] == [None, None]
+    finally:
+        gc.enable()

@@ -118,8 +118,10 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         name, path = getattr(func, "__name__", ""), self.running[-1]
         if name == "multi_head_attention_forward" and args[0].ndim == 3:
-            func = _with_heads(func, lambda heads: self.see(f"{path}:{HEADS}", heads), args, kwargs)
-        out = func(*args, **kwargs)
+            with _with_heads(func, lambda heads: self.see(f"{path}:{HEADS}", heads), args, kwargs) as copied:
+                out = copied(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
         if isinstance(out, Tensor):
             out = self._told(name, path, out, args, kwargs)
         return out
@@ -187,10 +189,11 @@ def _count(values: Sequence[Any] | Any) -> int:
     return found
 
 
+@contextmanager
 def _with_heads(
     func: Any, see: Callable[[Tensor], Tensor | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Callable[..., Any]:
-    """Return torch's attention with its heads passing through `see`; it is the same code, bit for bit.
+) -> Iterator[Callable[..., Any]]:
+    """Give torch's attention with its heads passing through `see`; it is the same code, bit for bit.
 
     Its last step, `linear`, is the projection behind the heads. A copy of the function is made whose global
     name `linear` is another; the name of the function itself is the copy, so that a mode around this one
@@ -210,4 +213,7 @@ def _with_heads(
     copied = types.FunctionType(func.__code__, named, func.__name__, func.__defaults__, func.__closure__)
     copied.__kwdefaults__ = func.__kwdefaults__
     named[func.__name__] = copied
-    return copied
+    try:
+        yield copied
+    finally:  # a function and its global names hold each other, and through `see` the model
+        named.clear()
