@@ -26,13 +26,22 @@ FUNCTIONS = (*JOINS, *ACTIVATIONS, HEADS)
 """What may stand behind the colon of an address."""
 
 _OTHER_NAMES = {"concat": "cat", "concatenate": "cat", "__iadd__": "add", "__add__": "add", "__radd__": "add"}
-# A product of two activations mixes positions; what such a product is moved by is still that product.
-_PRODUCTS = ("scaled_dot_product_attention", "matmul", "__matmul__", "bmm", "baddbmm", "einsum")
+# A softmax makes weights, and a product with them is what heads give. Moved, both stay what they are.
+_SOFTMAX = ("softmax", "special_softmax", "gumbel_softmax", "softmin")
+_FUSED = "scaled_dot_product_attention"
+_PRODUCTS = (_FUSED, "matmul", "__matmul__", "bmm", "baddbmm", "einsum")
 _MOVES = (
     "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous", "clone", "to",
-    "dropout", "view", "reshape", "flatten", "unflatten",
+    "dropout", "unflatten", "squeeze", "unsqueeze", "expand", "__getitem__", "__get__", "adjoint", "t",
 )  # fmt: skip
-_MIXED = "_nadkit_mixed"  # a mark on a tensor, which ends with it
+_MERGES = ("view", "view_as", "reshape", "reshape_as", "flatten")
+# What leaves weights weights where it leaves them their shape: masks, and sums to one anew.
+_WEIGHED = (
+    "mul", "mul_", "__mul__", "__imul__", "div", "div_", "__truediv__", "__itruediv__", "masked_fill",
+    "masked_fill_", "nan_to_num", "type", "type_as", "float", "half", "bfloat16",
+)  # fmt: skip
+_MARK = "_nadkit_attention"  # an attribute of a tensor, which ends with it
+_WEIGHTS, _MIXED = "weights", "mixed"
 
 _this_thread = threading.local()
 
@@ -129,14 +138,21 @@ class Watch(TorchFunctionMode):
     def _told(
         self, name: str, path: str, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor:
-        if name in _PRODUCTS:
-            setattr(out, _MIXED, _count(args) + _count(kwargs.values()) > 1)
-        elif name in _MOVES and args and is_mixed(args[0]):
-            size = args[0].shape
-            if len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1]):
+        first = args[0] if args else None
+        if name in _SOFTMAX:
+            setattr(out, _MARK, _WEIGHTS)
+        elif name in _PRODUCTS:
+            if name == _FUSED or (_count(both := [*args, *kwargs.values()]) > 1 and _any_marked(both)):
+                setattr(out, _MARK, _MIXED)
+        elif name in _MOVES + _MERGES and isinstance(first, Tensor) and _mark_of(first):
+            size = first.shape
+            merged = len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1])
+            if merged and name in _MERGES and _mark_of(first) == _MIXED:
                 kept = self.see(f"{path}:{HEADS}", out.unflatten(-1, size[-2:]))
                 return out if kept is None else kept.flatten(-2)
-            mark_mixed(out)
+            carry_mark(first, out)
+        elif name in _WEIGHED and isinstance(first, Tensor) and out.shape == first.shape:
+            carry_mark(first, out)
         else:
             name = _OTHER_NAMES.get(name, name.removesuffix("_"))
             if name in ACTIVATIONS or (name in JOINS and _count(args) + _count(kwargs.values()) > 1):
@@ -156,14 +172,21 @@ def _take_off(mode: TorchFunctionMode) -> None:
         _push_mode(other)
 
 
-def is_mixed(output: object) -> bool:
-    """Return whether a tensor is a product of activations, as of heads, that was only moved since."""
-    return bool(getattr(output, _MIXED, False))
+def _mark_of(output: object) -> str:
+    return getattr(output, _MARK, "")
 
 
-def mark_mixed(output: Tensor) -> None:
-    """Say so of a tensor."""
-    setattr(output, _MIXED, True)
+def _any_marked(values: Sequence[Any] | Any) -> bool:
+    """Return whether any tensor among values is weights of an attention, or a product with them."""
+    return any(
+        _any_marked(value) if isinstance(value, (tuple, list)) else bool(_mark_of(value)) for value in values
+    )
+
+
+def carry_mark(output: object, passed: Tensor) -> None:
+    """Say of what is passed on in an output's place that it is part of an attention, if the output is."""
+    if _mark_of(output):
+        setattr(passed, _MARK, _mark_of(output))
 
 
 def split_function(path: str) -> tuple[str, str | None]:
