@@ -288,3 +288,17 @@ def test_gates_of_the_weights_of_an_attention_leave_its_heads_tappable(place: st
     with Taps(model, [":heads"], **{how: passing[how]}) as taps:  # type: ignore[arg-type]
         assert torch.equal(model(X), want)
     assert taps.activations[":heads"].shape == (3, 64, 2, 2)
+
+
+def test_scores_of_an_attention_are_named_as_such() -> None:
+    def attend(_m: Products, q: Tensor) -> Tensor:
+        biased = (scores(q) * 0.5 + torch.zeros(64, 64)).unflatten(1, (1, 2)) + torch.zeros(64, 1)
+        return biased.flatten(1, 2).softmax(-1) @ q + q
+
+    table = nk.layers(Products(attend), X).set_index("address")
+    for number in (1, 2):
+        assert table.loc[f":add#{number}", "reason"] == (
+            "gives scores, as of an attention, with units on no axis that is known; "
+            "say which: layers={address: axis}"
+        )
+    assert "split over axes 1 and 3" in table.loc[":add#3", "reason"]

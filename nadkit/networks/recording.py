@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nadkit.networks.axes import Axes, AxisRecord, tensors
 from nadkit.networks.norms import NormReaders, is_norm
-from nadkit.taps import HEADS, Layer, Watch, split_function
+from nadkit.taps import HEADS, Layer, Watch, is_scores, split_function
 
 
 @dataclass
@@ -50,7 +50,8 @@ class Call:
         if axis is None and len(units) > 1:
             return f"has its units split over axes {' and '.join(map(str, units))}"
         if axis is None and (not units or units[0] == 0):
-            return "has its units on no axis that is known; say which: layers={address: axis}"
+            what = "gives scores, as of an attention, with" if is_scores(out) else "has its"
+            return f"{what} units on no axis that is known; say which: layers={{address: axis}}"
         at = units[0] if axis is None else axis % out.ndim
         places = self.axes._replace(units=(at,)).has_places(out.shape)
         return Layer(out.shape[at], at + (folds > 1), self.feeds_norm, folds, places)

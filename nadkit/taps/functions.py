@@ -41,7 +41,7 @@ _WEIGHED = (
     "masked_fill_", "nan_to_num", "type", "type_as", "float", "half", "bfloat16",
 )  # fmt: skip
 _MARK = "_nadkit_attention"  # an attribute of a tensor, which ends with it
-_WEIGHTS, _MIXED = "weights", "mixed"
+_SCORES, _WEIGHTS, _MIXED = "scores", "weights", "mixed"
 
 _this_thread = threading.local()
 
@@ -142,8 +142,9 @@ class Watch(TorchFunctionMode):
         if name in _SOFTMAX:
             setattr(out, _MARK, _WEIGHTS)
         elif name in _PRODUCTS:
-            if name == _FUSED or (_count(both := [*args, *kwargs.values()]) > 1 and _any_marked(both)):
-                setattr(out, _MARK, _MIXED)
+            both = [*args, *kwargs.values()]
+            if name == _FUSED or _count(both) > 1:
+                setattr(out, _MARK, _MIXED if name == _FUSED or _any_weights(both) else _SCORES)
         elif name in _MOVES + _MERGES and isinstance(first, Tensor) and _mark_of(first):
             size = first.shape
             merged = len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1])
@@ -155,6 +156,8 @@ class Watch(TorchFunctionMode):
             carry_mark(first, out)
         else:
             name = _OTHER_NAMES.get(name, name.removesuffix("_"))
+            if name == "add" and is_scores(first):  # a bias by position, or a mask
+                carry_mark(first, out)
             if name in ACTIVATIONS or (name in JOINS and _count(args) + _count(kwargs.values()) > 1):
                 kept = self.see(f"{path}:{name}", out)
                 return out if kept is None else kept
@@ -176,10 +179,16 @@ def _mark_of(output: object) -> str:
     return getattr(output, _MARK, "")
 
 
-def _any_marked(values: Sequence[Any] | Any) -> bool:
+def is_scores(output: object) -> bool:
+    """Return whether a tensor is a product of activations without weights, as who looks at whom."""
+    return _mark_of(output) == _SCORES
+
+
+def _any_weights(values: Sequence[Any] | Any) -> bool:
     """Return whether any tensor among values is weights of an attention, or a product with them."""
     return any(
-        _any_marked(value) if isinstance(value, (tuple, list)) else bool(_mark_of(value)) for value in values
+        _any_weights(value) if isinstance(value, (tuple, list)) else _mark_of(value) in (_WEIGHTS, _MIXED)
+        for value in values
     )
 
 
