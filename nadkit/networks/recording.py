@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nadkit.networks.axes import Axes, AxisRecord, tensors
 from nadkit.networks.norms import NormReaders, is_norm
-from nadkit.taps import HEADS, Layer, Watch, is_scores, split_function
+from nadkit.taps import HEADS, Layer, Watch, is_scores
 
 
 @dataclass
@@ -31,6 +31,9 @@ class Call:
     def layer(self, axis: int | None = None) -> Layer | str:
         """Return the place's `Layer`, or why it cannot be gated; an axis given is taken as the units'."""
         out = self.output
+        named = self.path if self.module is not None else self.path.rpartition(":")[0]
+        if set(named) & set(":#"):
+            return "has ':' or '#' in a module's name, signs of functions and calls in addresses; rename it"
         if not isinstance(out, Tensor):
             return f"gives {kind(out)}, not one tensor"
         if not out.is_floating_point():
@@ -129,7 +132,7 @@ class _Recorder(Watch):
     def ended(self, path: str, module: nn.Module, args: list[Any], output: object) -> None:
         """Note a module's call; what one of its functions gave as its output goes by the module's name."""
         for at, call in enumerate(self.calls):
-            if call.module is None and call.output is output and split_function(call.path)[0] == path:
+            if call.module is None and call.output is output and call.path.rpartition(":")[0] == path:
                 call.same = not any(t == id(output) and done > at for t, done, _ in self.written)
         for tensor in tensors([output]):
             if not self.axes.knows(tensor):  # made where no function is seen
