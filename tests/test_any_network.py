@@ -839,3 +839,30 @@ def test_recording_ties_no_knot() -> None:
         assert held() is None
     finally:
         gc.enable()
+
+
+def test_names_with_the_signs_of_addresses_are_listed_with_that_reason() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            part = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+            self.d = nn.ModuleDict({"u:r": nn.Conv2d(2, 4, 1), "v#1": part, "w": Block(4)})
+            self.h = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.d["w"](self.d["v#1"](self.d["u:r"](x)))
+            out: Tensor = self.h(x.mean((2, 3)))
+            return out
+
+    model = Named().eval()
+    table = nk.layers(model, X).set_index("address")
+    for address in ("d.u:r", "d.v#1", "d.v#1.0", "d.v#1.1"):
+        assert "has ':' or '#' in a module's name" in table.loc[address, "reason"]
+    for address in ("d.u:r", "d.v#1"):
+        with pytest.raises(LayerError, match=r"has ':' or '#' in a module's name.*rename it"):
+            Network.wrap(model, ["a", "b", "c"], example=X, layers=address)
+    assert list(Network.wrap(model, ["a", "b", "c"], example=X).layers) == ["d.w"]
+    usable = list(table[table["tappable"]].index)
+    assert usable
+    with Taps(model, usable):
+        model(X)

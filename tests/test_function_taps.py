@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -177,3 +179,126 @@ def test_a_gate_between_heads_and_projection_leaves_the_heads_tappable() -> None
     with Taps(model, [":heads"], gates={"drop": torch.ones(64)}) as taps:
         assert torch.equal(model(X), want)
     assert taps.activations[":heads"].shape == (3, 64, 2, 2)
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+        self.stem = nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        out: Tensor = self.head(self.attention(tokens, tokens, tokens)[0].mean(1))
+        return out
+
+
+def test_heads_of_torchs_attention_tie_no_knot() -> None:
+    def use(model: nn.Module) -> None:
+        with Taps(model, ["attention:heads"]):
+            model(X)
+
+    held = weakref.ref(model := Attends().eval())
+    seen: list[weakref.ref[Tensor]] = []
+    model.stem.register_forward_hook(lambda _m, _a, out: seen.append(weakref.ref(out)))
+    gc.collect()
+    gc.disable()
+    try:
+        use(model)
+        del model
+        assert [held(), *(ref() for ref in seen)] == [None, None]
+    finally:
+        gc.enable()
+
+
+def scores(q: Tensor) -> Tensor:
+    return q @ q.transpose(-2, -1)
+
+
+class Products(nn.Module):
+    """Two heads of width 2 over 64 tokens, multiplied in a way that is given; then merged."""
+
+    def __init__(self, multiply: Callable[[Products, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.out, self.multiply = nn.Conv2d(2, 4, 1), nn.Linear(4, 3), multiply
+        self.drop, self.soft = nn.Dropout(0.1), nn.Softmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.stem(x).reshape(len(x), 2, 2, 64).mT  # samples, heads, tokens, width
+        merged = self.multiply(self, q).transpose(1, 2).reshape(len(x), 64, 4)
+        out: Tensor = self.out(merged).mean(1)
+        return out
+
+
+ATTENTIONS: dict[str, Callable[[Products, Tensor], Tensor]] = {
+    "fused": lambda _m, q: F.scaled_dot_product_attention(q, q, q),
+    "by hand": lambda _m, q: scores(q).softmax(-1) @ q,
+    "modules": lambda m, q: m.drop(m.soft(scores(q))) @ q,
+    "masked": lambda _m, q: (F.softmax(scores(q), -1) * torch.ones(64, 64).tril()).to(q.dtype) @ q,
+    "normed anew": lambda _m, q: (lambda w: (w / w.sum(-1, keepdim=True)) @ q)(scores(q).softmax(-1)),
+    "equation": lambda _m, q: torch.einsum("nhij,nhjc->nhic", scores(q).softmax(-1), q),
+    "weights last": lambda _m, q: (q.mT @ scores(q).softmax(-1)).mT,
+    "linear": lambda _m, q: q.softmax(-1) @ (q.softmax(-2).mT @ q),
+    "queries as they are": lambda _m, q: q @ (q.softmax(-2).mT @ q),
+    "folded": lambda _m, q: torch.bmm(torch.softmax(scores(q).flatten(0, 1), -1), q.flatten(0, 1)).view(
+        q.shape
+    ),
+}
+OTHERS: dict[str, Callable[[Products, Tensor], Tensor]] = {
+    "no softmax": lambda _m, q: scores(q) @ q,
+    "softmax alone": lambda _m, q: q.softmax(-1),
+    "softmax as a gate": lambda _m, q: (lambda g: scores(q * g.softmax(-1)) @ q)(q.mean(2, keepdim=True)),
+    "softmax of other numbers": lambda m, q: scores(m.soft(q).sum() * q) @ q,
+    "a constant softmax": lambda _m, q: q * torch.ones(2).softmax(0),
+}
+
+
+@pytest.mark.parametrize("way", [*ATTENTIONS, *OTHERS])
+def test_heads_are_products_with_a_softmax(way: str) -> None:
+    model = Products({**ATTENTIONS, **OTHERS}[way]).eval()
+    table = nk.layers(model, X)
+    assert (":heads" in set(table["address"])) is (way in ATTENTIONS)
+    if way in ATTENTIONS:
+        with Taps(model, [":heads"]) as taps:
+            model(X)
+        q = model.stem(X).reshape(3, 2, 2, 64).mT
+        assert torch.equal(taps.activations[":heads"], model.multiply(model, q).transpose(1, 2))
+
+
+def test_bilinear_pooling_has_no_heads() -> None:
+    class Bilinear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(2, 4, 1), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            t = self.stem(x).flatten(2)
+            out: Tensor = self.head(torch.bmm(t, t.mT).flatten(1))
+            return out
+
+    assert not nk.layers(Bilinear(), X)["address"].str.contains(":heads").any()
+
+
+@pytest.mark.parametrize("place", ["soft", "drop"])
+@pytest.mark.parametrize("how", ["gates", "edits"])
+def test_gates_of_the_weights_of_an_attention_leave_its_heads_tappable(place: str, how: str) -> None:
+    model = Products(ATTENTIONS["modules"]).eval()
+    want = model(X)
+    passing: dict[str, object] = {"gates": {place: torch.ones(2)}, "edits": {place: lambda out: out * 1}}
+    with Taps(model, [":heads"], **{how: passing[how]}) as taps:  # type: ignore[arg-type]
+        assert torch.equal(model(X), want)
+    assert taps.activations[":heads"].shape == (3, 64, 2, 2)
+
+
+def test_scores_of_an_attention_are_named_as_such() -> None:
+    def attend(_m: Products, q: Tensor) -> Tensor:
+        biased = (scores(q) * 0.5 + torch.zeros(64, 64)).unflatten(1, (1, 2)) + torch.zeros(64, 1)
+        return biased.flatten(1, 2).softmax(-1) @ q + q
+
+    table = nk.layers(Products(attend), X).set_index("address")
+    for number in (1, 2):
+        assert table.loc[f":add#{number}", "reason"] == (
+            "gives scores, as of an attention, with units on no axis that is known; "
+            "say which: layers={address: axis}"
+        )
+    assert "split over axes 1 and 3" in table.loc[":add#3", "reason"]

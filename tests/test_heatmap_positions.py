@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -244,3 +246,26 @@ def test_it_is_a_public_verb_and_runs_on_a_bundled_network():
             )
             assert found.shape == (len(images), grid, grid)
             assert bool(found.any())
+
+
+FIRST = """
+import gc, sys, weakref
+import torch
+from torch import nn
+import nadkit as nk
+from nadkit.heatmaps import MAPPED
+model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)).eval()
+images = nk.Images(torch.rand(2, 1, 4, 4), torch.arange(2), ("a", "b"))
+network = nk.Network.wrap(model, ["a", "b"], example=images.pixels)
+assert "captum" not in sys.modules
+held = weakref.ref(model)
+gc.disable()
+for method in MAPPED:
+    nk.heatmap(network, images, "a", layer="1", method=method)
+del network, model
+assert held() is None
+"""
+
+
+def test_a_heatmap_keeps_no_model_alive_not_even_the_first_one_that_imports_captum() -> None:
+    subprocess.run([sys.executable, "-c", FIRST], check=True)

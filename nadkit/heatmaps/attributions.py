@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nadkit.errors import LayerError, NadkitError
-from nadkit.heatmaps.methods import ATTRIBUTIONS, check_method
+from nadkit.heatmaps.methods import ATTRIBUTIONS, captum, check_method
 from nadkit.heatmaps.places import Place, answers, connected
 from nadkit.images import Images
 from nadkit.networks import Network, log_odds
@@ -190,19 +190,20 @@ def maps_by(
     method : one that has maps: of `MAPPED`, or "magnitude"
     reached : addresses from which a gradient reaches the logits; methods by gradient are of these only
     """
-    from captum.attr import LayerActivation, LayerConductance, LayerGradientXActivation
-
+    attr = captum()
     places = {address: Place() for address in (reached if method in BY_GRADIENT else network.layers)}
     every = answers(network, places)
     maps: list[Tensor]
     if method == "gradient-x-activation":
-        maps = LayerGradientXActivation(every, list(places.values())).attribute(inputs, target=index)
+        maps = attr.LayerGradientXActivation(every, list(places.values())).attribute(inputs, target=index)
     elif method == "integrated-gradients":
         # Unlike captum's default, these steps begin at the blank and end at the picture.
         settings = {"target": index, "n_steps": STEPS, "method": "riemann_trapezoid"}
-        maps = [LayerConductance(every, place).attribute(inputs, **settings) for place in places.values()]
+        maps = [
+            attr.LayerConductance(every, place).attribute(inputs, **settings) for place in places.values()
+        ]
     else:
-        maps = LayerActivation(every, list(places.values())).attribute(inputs)
+        maps = attr.LayerActivation(every, list(places.values())).attribute(inputs)
     return dict(zip(places, maps, strict=True))
 
 
@@ -217,8 +218,6 @@ def _per_unit(values: Tensor, axis: int, method: str) -> Tensor:
 
 def _ablation(network: Network, inputs: Tensor, index: int) -> Tensor:
     """Log-odds lost on each picture by removing each unit, (N, units)."""
-    from captum.attr import FeatureAblation
-
     sizes = [layer.units for layer in network.layers.values()]
 
     def forward(gates: Tensor, pictures: Tensor) -> Tensor:
@@ -227,7 +226,7 @@ def _ablation(network: Network, inputs: Tensor, index: int) -> Tensor:
             return log_odds(network.logits(pictures))
 
     together = max(1, at_once(inputs.shape[1:], _BATCH) // len(inputs))
-    lost: Tensor = FeatureAblation(forward).attribute(
+    lost: Tensor = captum().FeatureAblation(forward).attribute(
         inputs.new_ones(len(inputs), sum(sizes)), target=index, additional_forward_args=(inputs,),
         perturbations_per_eval=together,
     )  # fmt: skip

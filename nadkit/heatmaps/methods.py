@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType, ModuleType
 
 from nadkit.errors import NadkitError, closest
 
@@ -42,3 +45,19 @@ def check_method(method: object, there: Iterable[str]) -> None:
     names = tuple(there)
     if method not in names:
         raise NadkitError(f"no method {method!r}; {closest(str(method), names)}")
+
+
+@cache
+def captum() -> ModuleType:
+    """Import `captum.attr`.
+
+    Examples
+    --------
+    >>> captum().LayerConductance.__name__
+    'LayerConductance'
+    """
+    found = import_module("captum.attr")
+    # It brings in matplotlib, whose parser catches errors and keeps them. They know the callers' frames, and
+    # so would keep the network of whoever asked first alive.
+    gc.collect()
+    return found

@@ -15,17 +15,17 @@ NORMS = (
 )  # fmt: skip
 # Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise.
 _NORM_NAMES = re.compile(r"(batch|layer|group|instance|rms|response)_?norm(\d?d)?$", re.IGNORECASE)
-_FUNCTIONS = {
+NORM_FUNCTIONS = {
     "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize",
 }  # fmt: skip
 # These mix units by weights: what they give is another layer's.
-_WEIGHTED = {
+WEIGHTED = {
     "linear", "bilinear", "embedding", "embedding_bag", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
     "conv_transpose2d", "conv_transpose3d", "multi_head_attention_forward", "scaled_dot_product_attention",
     "lstm", "gru", "rnn_tanh", "rnn_relu", "conv_tbc",
 }  # fmt: skip
 # These do where they take a second tensor, be it weights or not.
-_PRODUCTS = {"matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "tensordot"}
+PRODUCTS = {"matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "tensordot"}
 # A unit that is 0 is anything but 0 after these: they make shares, scales and scores.
 _ELSEWHERE = {
     "sigmoid", "hardsigmoid", "logsigmoid", "softmax", "log_softmax", "softmin", "gumbel_softmax", "exp",
@@ -69,12 +69,12 @@ class NormReaders:
     def follow(self, name: str, values: Iterable[object], out: object) -> None:
         """Note what a function read and gave, before what it gave is an activation."""
         values, plain = list(values), plain_name(name)
-        if plain in _FUNCTIONS:
+        if plain in NORM_FUNCTIONS:
             self.reads(values[:1])
             return
         read = list(tensors(values))
         sources = [tensor for tensor in read if self._knows(tensor)]
-        if not sources or plain in _WEIGHTED | _ELSEWHERE or (plain in _PRODUCTS and len(read) > 1):
+        if not sources or plain in WEIGHTED | _ELSEWHERE or (plain in PRODUCTS and len(read) > 1):
             return
         if len({id(source) for source in sources}) > 1 and plain not in _JOINS:
             return

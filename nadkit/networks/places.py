@@ -1,4 +1,4 @@
-"""Where a gate may sit: pick block outputs, published places or what was asked for among a model's calls."""
+"""Where a gate may sit: choose places by rule, by what was published, or by what was asked for."""
 
 from __future__ import annotations
 
@@ -9,76 +9,15 @@ from functools import partial
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
-from nadkit.networks.norms import NORMS
+from nadkit.networks.automatic import pick_automatically
 from nadkit.networks.published import pick_published
 from nadkit.networks.recording import Call, Recording, record_calls
 from nadkit.taps import Layer, parse_address, split_function
-
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.Tanh,
-)  # fmt: skip
-_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 Choice = str | nn.Module | type[nn.Module] | Callable[[str, nn.Module | None], bool]
 """An address, a pattern, `"auto"`, `"paper"`, a module, a type, or a function of address and module."""
 
 Wanted = Choice | Sequence[Choice] | Mapping[str, int]
-
-
-def _blocks(model: nn.Module) -> set[str]:
-    """Return the paths of blocks: modules with children that sit directly in a plain container.
-
-    A plain `nn.Sequential` of blocks is a stage, not a block; a subclass of it is a block.
-    """
-    modules = dict(model.named_modules())
-    return {
-        path
-        for path, module in modules.items()
-        if path
-        and type(module) not in _CONTAINERS
-        and next(module.children(), None) is not None
-        and type(modules[path.rpartition(".")[0]]) in _CONTAINERS
-    }
-
-
-def pick_automatically(model: nn.Module, calls: Sequence[Call], out: object) -> list[Call]:
-    """Return the outputs of blocks, and of activations that stand in no chosen block.
-
-    The outermost block wins. A block whose output feeds a normalisation is opened: the activations inside
-    it are taken instead. Outputs with places or tokens (three axes or more) come first; a model that has
-    none gives its activations of two axes, and one without activation modules its normalisations,
-    convolutions and linear layers. No place feeds a normalisation, and none is the model's output.
-
-    Parameters
-    ----------
-    model : the module that ran
-    calls : what `record_calls` returned for it
-    out : its output
-    """
-    blocks = _blocks(model)
-    usable = [
-        c
-        for c in calls
-        if c.module and isinstance(c.layer(), Layer) and not c.feeds_norm and c.output is not out
-    ]
-    maps = [c for c in usable if isinstance(c.output, Tensor) and c.output.ndim >= 3]
-    chosen: set[str] = set()
-    for path in sorted({c.path for c in maps} & blocks, key=lambda p: p.count(".")):
-        if not any(path.startswith(f"{outer}.") for outer in chosen):
-            chosen.add(path)
-    inside = tuple(f"{path}." for path in chosen)
-    return (
-        [
-            c
-            for c in maps
-            if c.path in chosen or (isinstance(c.module, _ACTIVATIONS) and not c.path.startswith(inside))
-        ]
-        or [c for c in usable if isinstance(c.module, _ACTIVATIONS)]
-        or [c for c in maps if isinstance(c.module, _WEIGHTED + NORMS)]
-        or [c for c in usable if isinstance(c.module, _WEIGHTED)]
-    )
 
 
 def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dict[str, Layer], object]:
@@ -117,7 +56,7 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
     names: dict[str, int | None] = {}
     for asked in [wanted] if isinstance(wanted, str) or callable(wanted) else wanted:
         if isinstance(asked, str) and asked == "auto":
-            picked = [c.address for c in pick_automatically(model, recording.calls, recording.out)]
+            picked = list(pick_automatically(model, recording.calls))
             if not picked:
                 raise LayerError(
                     f"no block, activation or hidden layer with units was found in {type(model).__name__}; "

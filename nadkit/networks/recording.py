@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nadkit.networks.axes import Axes, AxisRecord, tensors
 from nadkit.networks.norms import NormReaders, is_norm
-from nadkit.taps import HEADS, Layer, Watch, split_function
+from nadkit.networks.passing import Passing
+from nadkit.taps import HEADS, Layer, Watch, is_scores
 
 
 @dataclass
@@ -27,10 +28,16 @@ class Call:
     axes: Axes = field(default_factory=Axes)
     in_place: str = ""  # who writes into the output
     same: bool = False  # a function's output that its module gives as its own, as it is
+    by: str = ""  # of a module: that function
+    behind: frozenset[int] = frozenset()  # identities of what its output was made from, its units one for one
+    answers: bool = False  # its units are the classes: it is the model's output, or becomes it one for one
 
     def layer(self, axis: int | None = None) -> Layer | str:
         """Return the place's `Layer`, or why it cannot be gated; an axis given is taken as the units'."""
         out = self.output
+        named = self.path if self.module is not None else self.path.rpartition(":")[0]
+        if set(named) & set(":#"):
+            return "has ':' or '#' in a module's name, signs of functions and calls in addresses; rename it"
         if not isinstance(out, Tensor):
             return f"gives {kind(out)}, not one tensor"
         if not out.is_floating_point():
@@ -50,7 +57,8 @@ class Call:
         if axis is None and len(units) > 1:
             return f"has its units split over axes {' and '.join(map(str, units))}"
         if axis is None and (not units or units[0] == 0):
-            return "has its units on no axis that is known; say which: layers={address: axis}"
+            what = "gives scores, as of an attention, with" if is_scores(out) else "has its"
+            return f"{what} units on no axis that is known; say which: layers={{address: axis}}"
         at = units[0] if axis is None else axis % out.ndim
         places = self.axes._replace(units=(at,)).has_places(out.shape)
         return Layer(out.shape[at], at + (folds > 1), self.feeds_norm, folds, places)
@@ -88,7 +96,7 @@ class _Recorder(Watch):
         super().__init__(model, noted.add_function)
         self.note, self.calls, self.times = noted.add, noted.all, noted.times
         self.axes = AxisRecord()
-        self.norms = NormReaders(self.axes.knows)
+        self.norms, self.passing = NormReaders(self.axes.knows), Passing(self.axes.knows)
         self.written: list[tuple[int, int, str]] = []  # a tensor, how many calls were done, by whom
         self.weights: dict[int, tuple[str, str]] = {}  # a parameter: in which module by what function
         self.leaves = {path for path, m in model.named_modules() if next(m.children(), None) is None}
@@ -103,6 +111,7 @@ class _Recorder(Watch):
         out = super().__torch_function__(func, types, args, kwargs)
         path = self.running[-1] if self.running else ""
         self.norms.follow(name, values, out)
+        self.passing.follow(name, values, out)
         self.axes.follow(name, func, args, kwargs or {}, out)
         for call in self.calls[done:]:
             if call.path.endswith(f":{HEADS}") and isinstance(call.output, Tensor):
@@ -127,24 +136,38 @@ class _Recorder(Watch):
 
     def ended(self, path: str, module: nn.Module, args: list[Any], output: object) -> None:
         """Note a module's call; what one of its functions gave as its output goes by the module's name."""
+        by = ""
         for at, call in enumerate(self.calls):
-            if call.module is None and call.output is output and split_function(call.path)[0] == path:
+            owner, _, function = call.path.rpartition(":")
+            if call.module is None and call.output is output and owner == path:
                 call.same = not any(t == id(output) and done > at for t, done, _ in self.written)
+                by = function if call.same else by
         for tensor in tensors([output]):
             if not self.axes.knows(tensor):  # made where no function is seen
-                self.norms.follow("" if next(module.parameters(), None) is None else "linear", args, tensor)
+                name = "" if next(module.parameters(), None) is None else "linear"
+                self.norms.follow(name, args, tensor)
+                self.passing.follow(name, args, tensor)
                 self.axes.follow("", nn.Identity(), args, {}, tensor)
         self.note(path, module, output)
+        self.calls[-1].by = by
 
-    def close(self) -> None:
+    def close(self, out: object) -> None:
         """Say of every call what only the end of the pass tells."""
         self.norms.close()
+        answer = next(tensors([out]), None)
+        becoming = set[int]() if answer is None else self.passing.behind(answer)
         for at, call in enumerate(self.calls):
             output = id(call.output)
             call.feeds_norm = output in self.norms.read
             call.address = call.path if self.times[call.path] == 1 else f"{call.path}#{call.number}"
             if isinstance(call.output, Tensor) and not call.axes.units:
                 call.axes = self.axes.of(call.output)
+            if isinstance(call.output, Tensor):
+                call.behind = frozenset(self.passing.behind(call.output))
+            if answer is not None and output in becoming:
+                layer = call.layer()
+                classes = isinstance(layer, Layer) and answer.ndim > 1 and layer.units == answer.shape[1]
+                call.answers = classes or call.output is answer
             call.in_place = next((who for t, done, who in self.written if t == output and done > at), "")
         self.calls = [call for call in self.calls if not call.same]
 
@@ -189,7 +212,7 @@ def record_calls(model: nn.Module, inputs: Tensor) -> Recording:
     finally:
         for handle in handles:
             handle.remove()
-    watch.close()
+    watch.close(out)
     return Recording(watch.calls, out, dict(_dead(model, watch)))
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nadkit.errors import NadkitError
+from nadkit.networks.automatic import pick_automatically
 from nadkit.networks.checks import check_whole
 from nadkit.networks.network import Network
-from nadkit.networks.places import pick_automatically
 from nadkit.networks.recording import Call, kind, record_calls
 from nadkit.networks.unchanged import unchanged
 from nadkit.taps import Layer, frozen
@@ -49,7 +49,7 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
       0  Conv2d  (1, 4, 6, 6)  4 units on axis 1, feeds a normalisation
       1  BatchNorm2d  (1, 4, 6, 6)  4 units on axis 1, overwritten by 2
     * 2  ReLU  (1, 4, 6, 6)  4 units on axis 1
-      3  Flatten  (1, 144)  144 units on axis 1
+      3  Flatten  (1, 144)  144 units on axis 1, its units are the classes
     >>> list(table[table["recommended"]]["address"])
     ['2']
 
@@ -67,8 +67,9 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
         `address`; `type` of the module, or `function`; `calls` of it in the pass, 0 if it never ran;
         `output` and `shape`; `units` on `axis` of a record, missing where it cannot be tapped; `in_place`,
         who writes into the output; `feeds_norm`, a normalisation reads it, so that a gate of 0 is not
-        absence; `order` of completion from 0; `tappable`, or else `reason`; `recommended`, what
-        `layers="auto"` takes.
+        absence; `order` of completion from 0; `tappable`; `recommended`, what `layers="auto"` takes; the
+        `reason` why a place cannot be tapped, or why it is, or is not, recommended: in place of which block,
+        or because its units are the classes.
 
     Raises
     ------
@@ -85,10 +86,10 @@ def layers(network: nn.Module | Network, example: Tensor | None = None) -> pd.Da
         raise NadkitError(f"layers are listed of a torch.nn.Module and a tensor that it takes, got {got}")
     check_whole(model)
     with frozen(model), torch.no_grad(), unchanged(model):
-        calls, out, dead = record_calls(model, example.clone())
+        calls, _, dead = record_calls(model, example.clone())
     times = Counter(call.path for call in calls)
-    chosen = {call.address for call in pick_automatically(model, calls, out)}
-    rows = [_row(call, order, times, call.address in chosen) for order, call in enumerate(calls)]
+    chosen = pick_automatically(model, calls)
+    rows = [_row(call, order, times, chosen.get(call.address)) for order, call in enumerate(calls)]
     types = {path: type(module).__name__ for path, module in model.named_modules()}
     rows += [
         {"address": path, "type": types[path], "calls": 0, "feeds_norm": False, "tappable": False,
@@ -113,9 +114,9 @@ def _above(address: str) -> list[str]:
     return ["".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
-def _row(call: Call, order: int, times: Mapping[str, int], recommended: bool) -> dict[str, Any]:
+def _row(call: Call, order: int, times: Mapping[str, int], recommended: str | None) -> dict[str, Any]:
     layer = call.layer()
-    tappable = isinstance(layer, Layer)
+    reason = "its units are the classes" if call.answers else recommended or ""
     return {
         "address": call.address,
         "type": "function" if call.module is None else type(call.module).__name__,
@@ -127,9 +128,9 @@ def _row(call: Call, order: int, times: Mapping[str, int], recommended: bool) ->
         "in_place": call.in_place,
         "feeds_norm": call.feeds_norm,
         "order": order,
-        "tappable": tappable,
-        "reason": "" if isinstance(layer, Layer) else layer,
-        "recommended": recommended,
+        "tappable": isinstance(layer, Layer),
+        "reason": reason if isinstance(layer, Layer) else layer,
+        "recommended": recommended is not None,
     }
 
 
@@ -151,6 +152,7 @@ def _line(row: Mapping[Any, Any]) -> str:
         if row["tappable"]
         else [f"not tappable: {row['reason']}"]
     )
+    said += [row["reason"]] if row["tappable"] and row["reason"] else []
     said += ["feeds a normalisation"] * row["feeds_norm"]
     said += [f"overwritten by {row['in_place']}"] if row["in_place"] else []
     shape = f"  {row['shape']}" if isinstance(row["shape"], tuple) else ""

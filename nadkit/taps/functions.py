@@ -28,13 +28,22 @@ FUNCTIONS = (*JOINS, *ACTIVATIONS, HEADS)
 """What may stand behind the colon of an address."""
 
 _OTHER_NAMES = {"concat": "cat", "concatenate": "cat", "__iadd__": "add", "__add__": "add", "__radd__": "add"}
-# A product of two activations mixes positions; what such a product is moved by is still that product.
-_PRODUCTS = ("scaled_dot_product_attention", "matmul", "__matmul__", "bmm", "baddbmm", "einsum")
+# A softmax makes weights, and a product with them is what heads give. Moved, both stay what they are.
+_SOFTMAX = ("softmax", "special_softmax", "gumbel_softmax", "softmin")
+_FUSED = "scaled_dot_product_attention"
+_PRODUCTS = (_FUSED, "matmul", "__matmul__", "bmm", "baddbmm", "einsum")
 _MOVES = (
     "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous", "clone", "to",
-    "dropout", "view", "reshape", "flatten", "unflatten",
+    "dropout", "unflatten", "squeeze", "unsqueeze", "expand", "__getitem__", "__get__", "adjoint", "t",
 )  # fmt: skip
-_MIXED = "_nadkit_mixed"  # a mark on a tensor, which ends with it
+_MERGES = ("view", "view_as", "reshape", "reshape_as", "flatten")
+# What leaves weights weights where it leaves them their shape: masks, and sums to one anew.
+_WEIGHED = (
+    "mul", "mul_", "__mul__", "__imul__", "div", "div_", "__truediv__", "__itruediv__", "masked_fill",
+    "masked_fill_", "nan_to_num", "type", "type_as", "float", "half", "bfloat16",
+)  # fmt: skip
+_MARK = "_nadkit_attention"  # an attribute of a tensor, which ends with it
+_SCORES, _WEIGHTS, _MIXED = "scores", "weights", "mixed"
 
 _this_thread = threading.local()
 
@@ -115,8 +124,10 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         name, path = getattr(func, "__name__", ""), self.running[-1]
         if name == "multi_head_attention_forward" and args[0].ndim == 3:
-            func = _with_heads(func, lambda heads: self.see(f"{path}:{HEADS}", heads), args, kwargs)
-        out = func(*args, **kwargs)
+            with _with_heads(func, lambda heads: self.see(f"{path}:{HEADS}", heads), args, kwargs) as copied:
+                out = copied(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
         if isinstance(out, Tensor):
             out = self._told(name, path, out, args, kwargs)
         return out
@@ -124,16 +135,26 @@ class Watch(TorchFunctionMode):
     def _told(
         self, name: str, path: str, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor:
-        if name in _PRODUCTS:
-            setattr(out, _MIXED, _count(args) + _count(kwargs.values()) > 1)
-        elif name in _MOVES and args and is_mixed(args[0]):
-            size = args[0].shape
-            if len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1]):
+        first = args[0] if args else None
+        if name in _SOFTMAX:
+            setattr(out, _MARK, _WEIGHTS)
+        elif name in _PRODUCTS:
+            both = [*args, *kwargs.values()]
+            if name == _FUSED or _count(both) > 1:
+                setattr(out, _MARK, _MIXED if name == _FUSED or _any_weights(both) else _SCORES)
+        elif name in _MOVES + _MERGES and isinstance(first, Tensor) and _mark_of(first):
+            size = first.shape
+            merged = len(size) > 2 and out.shape == (*size[:-2], size[-2] * size[-1])
+            if merged and name in _MERGES and _mark_of(first) == _MIXED:
                 kept = self.see(f"{path}:{HEADS}", out.unflatten(-1, size[-2:]))
                 return out if kept is None else kept.flatten(-2)
-            mark_mixed(out)
+            carry_mark(first, out)
+        elif name in _WEIGHED and isinstance(first, Tensor) and out.shape == first.shape:
+            carry_mark(first, out)
         else:
             name = _OTHER_NAMES.get(name, name.removesuffix("_"))
+            if name == "add" and is_scores(first):  # a bias by position, or a mask
+                carry_mark(first, out)
             if name in ACTIVATIONS or (name in JOINS and _count(args) + _count(kwargs.values()) > 1):
                 kept = self.see(f"{path}:{name}", out)
                 return out if kept is None else kept
@@ -151,14 +172,27 @@ def _take_off(mode: TorchFunctionMode) -> None:
         _push_mode(other)
 
 
-def is_mixed(output: object) -> bool:
-    """Return whether a tensor is a product of activations, as of heads, that was only moved since."""
-    return bool(getattr(output, _MIXED, False))
+def _mark_of(output: object) -> str:
+    return getattr(output, _MARK, "")
 
 
-def mark_mixed(output: Tensor) -> None:
-    """Say so of a tensor."""
-    setattr(output, _MIXED, True)
+def is_scores(output: object) -> bool:
+    """Return whether a tensor is a product of activations without weights, as who looks at whom."""
+    return _mark_of(output) == _SCORES
+
+
+def _any_weights(values: Sequence[Any] | Any) -> bool:
+    """Return whether any tensor among values is weights of an attention, or a product with them."""
+    return any(
+        _any_weights(value) if isinstance(value, (tuple, list)) else _mark_of(value) in (_WEIGHTS, _MIXED)
+        for value in values
+    )
+
+
+def carry_mark(output: object, passed: Tensor) -> None:
+    """Say of what is passed on in an output's place that it is part of an attention, if the output is."""
+    if _mark_of(output):
+        setattr(passed, _MARK, _mark_of(output))
 
 
 def split_function(path: str) -> tuple[str, str | None]:
@@ -184,10 +218,11 @@ def _count(values: Sequence[Any] | Any) -> int:
     return found
 
 
+@contextmanager
 def _with_heads(
     func: Any, see: Callable[[Tensor], Tensor | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Callable[..., Any]:
-    """Return torch's attention with its heads passing through `see`; it is the same code, bit for bit.
+) -> Iterator[Callable[..., Any]]:
+    """Give torch's attention with its heads passing through `see`; it is the same code, bit for bit.
 
     Its last step, `linear`, is the projection behind the heads. A copy of the function is made whose global
     name `linear` is another; the name of the function itself is the copy, so that a mode around this one
@@ -207,4 +242,7 @@ def _with_heads(
     copied = types.FunctionType(func.__code__, named, func.__name__, func.__defaults__, func.__closure__)
     copied.__kwdefaults__ = func.__kwdefaults__
     named[func.__name__] = copied
-    return copied
+    try:
+        yield copied
+    finally:  # a function and its global names hold each other, and through `see` the model
+        named.clear()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
 from nadkit.taps.checks import check_gate, check_model, check_rows, wrong_size
-from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, is_mixed, mark_mixed, split_function, unwatched
+from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, split_function, unwatched
 from nadkit.taps.handles import Hook
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
@@ -275,9 +275,11 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
         passed = read.clone() if place.records else read
     for address in place.records:
         record.activations[address] = read
-    if passed is not None and is_mixed(output):  # of a dropout between heads and their projection, say
-        mark_mixed(passed)
-    return passed if passed is None or place.folds == 1 else passed.flatten(0, 1)
+    if passed is None:
+        return None
+    passed = passed.flatten(0, 1) if place.folds > 1 else passed
+    carry_mark(output, passed)  # of a dropout between heads and their projection, say
+    return passed
 
 
 def _check_gradients(path: str, place: _Place, record: _Record, output: object) -> None:
