@@ -890,6 +890,25 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("what", ["meta", "history"])
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path, what: str) -> None:
+    path = MaskSet.from_scores({"conv": torch.eye(2)}, ["a", "b"]).save(tmp_path / "m.safetensors")
+    before = path.read_bytes()
+    count = 40_000
+    tasks = [f"task {number}" for number in range(count if what == "history" else 1)]
+    history = pd.DataFrame({"step": 1, "task": tasks, "loss": 0.25, "kept_share": 0.5})
+    long = MaskSet(
+        tuple(tasks), {"conv": torch.rand(len(tasks), 1)}, history if what == "history" else None,
+        {"pairs": [[1, 2]] * 500_000} if what == "meta" else {},
+    )  # fmt: skip
+    with pytest.raises(MaskFileError, match=r"could not be loaded again: its header of .* bytes of memory"):
+        long.save(path)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert long["task 0"].with_meta(pairs=[]).save(path).read_bytes() != before
+    assert MaskSet.load(path).tasks == ("task 0",)
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from io import BufferedReader
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -103,7 +103,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         _refuse(path, f"it is no path ({error})", "give the path of a file")
     try:
         with open(place, "rb") as file:
-            return _contents(path, file)
+            return _contents(path, file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         _refuse(path, f"it cannot be read ({error})", "check the path")
     except MemoryError:
@@ -113,8 +113,25 @@ def read(path: str | os.PathLike[str]) -> Contents:
         _refuse(path, f"it is damaged ({type(error).__name__}: {str(error)[:200]})")
 
 
-def _contents(path: object, file: BufferedReader) -> Contents:
-    size = os.fstat(file.fileno()).st_size
+def check(path: object, data: bytes) -> None:
+    """Raise, before masks are written, where their file could not be read back.
+
+    Raises
+    ------
+    MaskFileError
+        The meta or the history are so long that reading them would take more memory than a file may cost.
+    """
+    try:
+        _contents(path, BytesIO(data), len(data))
+    except MaskFileError as error:
+        reason = str(error).partition(" is refused: ")[2].rpartition("; ")[0]
+        raise MaskFileError(
+            f"masks cannot be saved to {str(path)!r}, as they could not be loaded again: {reason}; put fewer "
+            "tasks in a file, masks[tasks], or less into meta and history"
+        ) from None
+
+
+def _contents(path: object, file: BufferedIOBase, size: int) -> Contents:
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > size - 8:
@@ -149,7 +166,7 @@ def _contents(path: object, file: BufferedReader) -> Contents:
     return Contents(tasks, named, _history(path, record["history"], length), {**meta, **known})
 
 
-def _header(path: object, file: BufferedReader, length: int) -> tuple[dict[str, object], str]:
+def _header(path: object, file: BufferedIOBase, length: int) -> tuple[dict[str, object], str]:
     """The table of tensors, and the text of the record; of a header too costly to parse neither."""
     _afford(path, length, 2 * length)
     header = file.read(length)
@@ -217,7 +234,7 @@ def _whole(values: list[object]) -> bool:
 
 def _tensors(
     path: object,
-    file: BufferedReader,
+    file: BufferedIOBase,
     start: int,
     shapes: Mapping[str, list[int]],
     places: list[tuple[int, int, str]],

@@ -179,9 +179,12 @@ class MaskSet(Scores):
         Raises
         ------
         MaskFileError
-            The place cannot be written to.
+            The place cannot be written to; the meta or the history are too long to be read back (some
+            megabytes). A file that was there is as before.
         """
-        return files.write(path, encode(self.tasks, self.scores, self.history, self.meta))
+        data = encode(self.tasks, self.scores, self.history, self.meta)
+        files.check(path, data)
+        return files.write(path, data)
 
     def with_meta(self, **entries: object) -> MaskSet:
         """Return the same masks with entries of meta added or replaced.
