@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from nadkit.networks.axes import tensors
+from nadkit.networks.layouts import tensors
 from nadkit.networks.norms import NORMS, is_norm
 from nadkit.networks.recording import Call
 from nadkit.taps import HEADS, Layer

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-class Axes(NamedTuple):
-    """Where samples, units, rows and columns lie; None and () if not known.
-
-    They lie on several axes while they are split, units into heads, rows and columns into windows. Of the
-    samples' axis, `folds` rows one after another are one sample's. Where rows and columns were merged with
-    others, `lost` is how many of them there were. `before` are the axes of the units that a layer over
-    another axis, as one that mixes tokens, has read.
-    """
-
-    samples: int | None = None
-    units: tuple[int, ...] = ()
-    folds: int = 1
-    rows: tuple[int, ...] = ()
-    columns: tuple[int, ...] = ()
-    lost: tuple[int, int] | None = None
-    before: tuple[int, ...] = ()
-
-    def has_places(self, shape: Sequence[int]) -> bool:
-        """Return whether nothing tells that the axes beside samples and units are no rows and columns."""
-        if self.rows or self.columns:
-            return len(self.rows) == len(self.columns) == 1
-        others = [size for at, size in enumerate(shape) if at != self.samples and at not in self.units]
-        return self.lost is None or tuple(others) == self.lost
-
-
-Args = Sequence[Any]
-Kwargs = Mapping[str, Any]
-
+from nadkit.networks.layouts import (
+    Args,
+    Axes,
+    Kwargs,
+    find_merged,
+    follow_move,
+    follow_reduction,
+    follow_stack,
+    rows_in_front,
+    sizes_of,
+    tensors,
+)
 
 # Their output has its units on the last axis, or on axis 1, whatever they read.
 _LAST = {"linear", "multi_head_attention_forward", "embedding", "bilinear"}
@@ -158,7 +140,7 @@ class AxisRecord:
         elif name == "__getitem__" and len(taken) > 1:
             found = [self._picked(read[0], args[1], tensor) for tensor in made]
         elif name in VIEWS:
-            found = _moved(func, args, kwargs, read[0], self.of(read[0]), len(made))
+            found = follow_move(func, args, kwargs, read[0], self.of(read[0]), len(made))
         else:
             found = [self._found(plain_name(name), read, args, kwargs, tensor) for tensor in made]
             found = [
@@ -181,10 +163,10 @@ class AxisRecord:
             return axes._replace(units=last, before=self._before(read[0], last, made))
         if name in _FIRST and made.ndim > 1:
             axes = axes._replace(before=self._before(read[0], (1,), made))
-            return _in_front(axes._replace(units=(1,)), read, self.of, made)
+            return rows_in_front(axes._replace(units=(1,)), read, self.of, made)
         if name in _POOLS:
             axes = self.of(read[0])
-            return _in_front(axes, read, self.of, made) if axes.units == (1,) and made.ndim == 4 else axes
+            return rows_in_front(axes, read, self.of, made) if axes.units == (1,) and made.ndim == 4 else axes
         if name in _PRODUCTS and len(args) > 1:
             return axes._replace(units=self._product(args[2 if name == _ATTENTION else 1], made))
         return axes
@@ -214,9 +196,9 @@ class AxisRecord:
         if name == "einsum":
             return self._einsum(args, made)
         if name in _REDUCTIONS and made.ndim < read[0].ndim:
-            return _reduced(first, read[0].ndim, args, kwargs)
+            return follow_reduction(first, read[0].ndim, args, kwargs)
         if name == "stack":
-            return _stacked(first, made.ndim, args, kwargs)
+            return follow_stack(first, made.ndim, args, kwargs)
         if not _keeps_axes(name):
             # The samples can be told if no other axis is as long.
             sure = name in _KEEPS_SAMPLES or list(made.shape).count(self._count) == 1
@@ -270,16 +252,16 @@ class AxisRecord:
             # The first axis is the slowest: what a sample has stays together, whatever is merged or split.
             samples, folds = 0, max(1, made.shape[0] // self._count)
         elif axes.samples:
-            samples = next(iter(_placed(source.shape, made.shape, (axes.samples,))), None)
+            samples = next(iter(find_merged(source.shape, made.shape, (axes.samples,))), None)
         # With one sample, sizes alone cannot tell its axis from others: nothing else moves to it.
         units, rows, columns = (
-            _placed(source.shape, made.shape, places, lowest=int(samples == 0))
+            find_merged(source.shape, made.shape, places, lowest=int(samples == 0))
             for places in (axes.units, axes.rows, axes.columns)
         )
-        before = _placed(source.shape, made.shape, axes.before, lowest=int(samples == 0))
+        before = find_merged(source.shape, made.shape, axes.before, lowest=int(samples == 0))
         if rows and columns:
             return Axes(samples, units, folds, rows, columns, before=before)
-        return Axes(samples, units, folds, lost=_sizes(axes, source.shape) or axes.lost, before=before)
+        return Axes(samples, units, folds, lost=sizes_of(axes, source.shape) or axes.lost, before=before)
 
     def _product(self, last: object, made: Tensor) -> tuple[int, ...]:
         """Return the units of a product of matrices: those of its last factor, if they are at its end."""
@@ -289,123 +271,5 @@ class AxisRecord:
         return units if isinstance(last, Tensor) and last.ndim - 1 in units and last.ndim == made.ndim else ()
 
 
-def tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    """Give the tensors among values, those in lists, tuples and dictionaries too."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from tensors(value)
-        elif isinstance(value, Mapping):
-            yield from tensors(value.values())
-
-
-def _moved(
-    func: Callable[..., Any], args: Args, kwargs: Kwargs, source: Tensor, axes: Axes, count: int
-) -> list[Axes]:
-    """Ask the function itself where axes go: of a stand-in without values, one axis alone has a stride."""
-
-    def asked(axis: int) -> list[int | None]:
-        strides = [int(at == axis) for at in range(source.ndim)]
-        stand_in = torch.empty_strided(source.shape, strides, device="meta")
-        try:
-            given = [stand_in if a is source else a for a in args]
-            named = {name: stand_in if a is source else a for name, a in kwargs.items()}
-            made = list(tensors([func(*given, **named)]))
-        except Exception:  # whatever a function raises on a tensor without values: nothing is known then
-            return [None] * count
-        return [_along(m) for m in made]
-
-    def placed(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
-        found = [asked(axis) for axis in axes]
-        return [
-            tuple(sorted(at for one in found if (at := one[which]) is not None)) for which in range(count)
-        ]
-
-    samples = [None] * count if axes.samples is None else asked(axes.samples)
-    parts = zip(
-        samples, *(placed(at) for at in (axes.units, axes.rows, axes.columns, axes.before)), strict=True
-    )
-    lost = axes.lost or _sizes(axes, source.shape)
-    return [
-        Axes(sample, units, axes.folds, rows, columns, before=before)
-        if rows and columns
-        else Axes(sample, units, axes.folds, lost=lost, before=before)
-        for sample, units, rows, columns, before in parts
-    ]
-
-
-def _along(made: Tensor) -> int | None:
-    """Return the axis of a stand-in that has a stride; an axis of one that was put in may have one too."""
-    strides = made.stride()
-    if 1 in strides:
-        return strides.index(1)
-    return next((at for at, stride in enumerate(strides) if stride and made.shape[at] > 1), None)
-
-
-def _sizes(axes: Axes, shape: Sequence[int]) -> tuple[int, int] | None:
-    """Return how many rows and columns there are, None if they are not known."""
-    if not axes.rows or not axes.columns:
-        return None
-    return math.prod(shape[at] for at in axes.rows), math.prod(shape[at] for at in axes.columns)
-
-
-def _in_front(axes: Axes, read: Sequence[Tensor], of: Callable[[Tensor], Axes], made: Tensor) -> Axes:
-    """Return what is known of what a convolution, a pool or their like gave: its rows are on axis 2."""
-    if made.ndim != 4:
-        return axes._replace(rows=(), columns=(), lost=None)
-    lost = next((of(t).lost for t in read if t.ndim == 4 and not of(t).has_places(t.shape)), None)
-    if lost is not None:  # of windows, say, which a convolution of size 1 reads as if they were rows
-        return axes._replace(rows=(), columns=(), lost=lost)
-    return axes._replace(rows=(2,), columns=(3,), lost=None)
-
-
-def _placed(
-    before: Sequence[int], after: Sequence[int], axes: tuple[int, ...], lowest: int = 0
-) -> tuple[int, ...]:
-    """Return the axes of a new shape that hold what these axes held, () if other things came among it."""
-    if not axes:
-        return ()
-    first, last = axes[0], axes[-1]
-    if last - first + 1 != len(axes):
-        return tuple(axes) if tuple(before) == tuple(after) else ()
-    ahead, size = math.prod(before[:first]), math.prod(before[first : last + 1])
-    for start in range(lowest, len(after)):
-        if math.prod(after[:start]) != ahead or (after[start] == 1 and size > 1):
-            continue
-        for stop in range(start + 1, len(after) + 1):
-            if math.prod(after[start:stop]) == size:
-                return tuple(range(start, stop))
-    return ()
-
-
 def _rank(args: Args, kwargs: Kwargs) -> int:
     return len(args[1] if len(args) > 1 else kwargs["normalized_shape"])
-
-
-def _stacked(axes: Axes, rank: int, args: Args, kwargs: Kwargs) -> Axes:
-    """Return the axes of tensors that were put side by side on a new axis."""
-    new = int(kwargs.get("dim", args[1] if len(args) > 1 else 0)) % rank
-
-    def moved(places: Sequence[int]) -> tuple[int, ...]:
-        return tuple(at + (at >= new) for at in places)
-
-    samples = None if axes.samples is None else axes.samples + (axes.samples >= new)
-    rows, columns = moved(axes.rows), moved(axes.columns)
-    return Axes(samples, moved(axes.units), axes.folds, rows, columns, axes.lost, moved(axes.before))
-
-
-def _reduced(axes: Axes, rank: int, args: Args, kwargs: Kwargs) -> Axes:
-    asked = kwargs.get("dim", args[1] if len(args) > 1 else None)
-    dims = [asked] if isinstance(asked, int) else asked
-    if not isinstance(dims, (tuple, list)):
-        return Axes()
-    gone = {int(d) % rank for d in dims}
-
-    def kept(places: Sequence[int | None]) -> tuple[int, ...]:
-        return tuple(at - sum(d < at for d in gone) for at in places if at is not None and at not in gone)
-
-    samples = next(iter(kept([axes.samples])), None)
-    units = kept(axes.units) if len(kept(axes.units)) == len(axes.units) else ()
-    places = kept(axes.rows), kept(axes.columns)
-    return Axes(samples, units, axes.folds, *places, axes.lost, kept(axes.before))

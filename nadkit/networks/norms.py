@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from nadkit.networks.axes import plain_name, tensors
+from nadkit.networks.axes import plain_name
+from nadkit.networks.layouts import tensors
 
 NORMS = (
     nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,

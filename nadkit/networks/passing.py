@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from nadkit.networks.axes import plain_name, tensors
+from nadkit.networks.axes import plain_name
+from nadkit.networks.layouts import tensors
 from nadkit.networks.norms import NORM_FUNCTIONS, PRODUCTS, WEIGHTED
 
 

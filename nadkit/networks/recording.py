@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nadkit.networks.axes import Axes, AxisRecord, tensors
+from nadkit.networks.axes import AxisRecord
+from nadkit.networks.layouts import Axes, tensors
 from nadkit.networks.norms import NormReaders, is_norm
 from nadkit.networks.passing import Passing
 from nadkit.taps import HEADS, Layer, Watch, is_scores
