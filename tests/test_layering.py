@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "questions": LEVELS_0_TO_4,
     "figures": {"errors"},
     "widgets": {"errors", "masks", "graph", "questions", "heatmaps", "figures"},
-    "__main__": LEVELS_0_TO_4 | {"questions", "figures", "widgets"},
+    "doctor": LEVELS_0_TO_2,
+    "__main__": LEVELS_0_TO_4 | {"questions", "figures", "widgets", "doctor"},
 }
 
 # library: the modules of nadkit that may import it.
