@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_packages_out_of_range_and_missing_fail_with_a_cure() -> None:
     assert found[4].text == "not installed; pip install 'tqdm>=4'"
 
 
-def not_there(_: str) -> Any:
+def not_there(_: str) -> NoReturn:
     raise PackageNotFoundError("nadkit")
 
 
