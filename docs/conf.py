@@ -38,6 +38,7 @@ autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature of a dataclass has them
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Source"]
 

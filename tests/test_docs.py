@@ -28,7 +28,7 @@ from make import EXECUTED, notebooks, page_of, relinked  # noqa: E402
 from running import PLOTLY, WIDGET, drawn, executed, notebook_of, snippets  # noqa: E402
 
 sys.path.append(str(DOCS / "_sphinx"))
-from docstrings import as_numpydoc  # noqa: E402
+from docstrings import as_numpydoc, process, release  # noqa: E402
 
 NAMESPACES = [name for name, home in nadkit._HOMES.items() if home is None]
 PROSE = [path for folder in ("how-to", "explanation") for path in sorted((DOCS / folder).glob("*.md"))]
@@ -128,6 +128,44 @@ def test_every_public_name_has_its_place_in_the_reference(site: dict[str, Page])
         # `nk.extract` is also `nk.graph.extract`: it stands there once, by its shorter name.
         wanted += [f"nadkit.{name}" if homes[name] == space else f"nadkit.{space}.{name}" for name in names]
     assert [name for name in wanted if not {name, f"module-{name}"} & ids] == []
+
+
+MISREAD = {
+    "a field of a tuple without words": r"Alias for field number",
+    "code that lost its <part>": r"<code[^>]*>(?:<[^>]*>)*[^<]*:(?:</span>)*</code>",
+    "the first words of a property, taken for its type": r"<dt[^>]*>Type<",
+    "a name, taken for the type of the next": r"<em>\w+,</em>",
+    "the words of a built-in type": "|".join(
+        re.escape(kind.__doc__.splitlines()[0]) for kind in (tuple, list, dict, set, frozenset, str, int, float)
+    ),
+}  # fmt: skip
+
+
+def misread(text: str) -> list[str]:
+    """What a page of the reference shows that no docstring says, in words."""
+    return [f"{what}: {found[0][:90]}" for what, sign in MISREAD.items() for found in re.finditer(sign, text)]
+
+
+@pytest.mark.slow
+def test_the_reference_reads_docstrings_as_they_are_meant(built_docs: Path) -> None:
+    pages = sorted((built_docs / "reference").glob("*.html"))
+    assert len(pages) > 10
+    assert {page.name: found for page in pages if (found := misread(page.read_text()))} == {}
+    graphs = (built_docs / "reference" / "graphs.html").read_text()
+    assert "logit:&lt;task&gt;" in graphs
+    assert "The layers at which the flow is cut:" in graphs
+
+
+def test_signs_of_a_docstring_that_was_misread() -> None:
+    for bad in (
+        "<dd><p>Alias for field number 0</p></dd>",
+        '<code class="xref py py-obj"><span class="pre">logit:</span></code>',
+        '<dt class="field-odd">Type<span class="colon">:</span></dt>',
+        "<strong>other_task</strong> (<em>task,</em>)",
+        "<p>Built-in immutable sequence.</p>",
+    ):
+        assert len(misread(bad)) == 1, bad
+    assert misread('<code><span class="pre">a:b</span></code> <em>task</em>, <dt>Returns</dt>') == []
 
 
 @pytest.mark.slow
@@ -366,6 +404,32 @@ def test_what_follows_a_name_in_a_docstring_is_no_type() -> None:
     made = as_numpydoc(lines)
     assert made[4:8] == ["a", "    the first", "    and more", "b"]
     assert made[-1] == "x : y"
+
+
+def shown_of(docstring: str, what: str) -> str:
+    """What Sphinx gets of a docstring, napoleon between our two steps."""
+    from sphinx.ext.napoleon import Config, NumpyDocstring
+
+    lines = docstring.splitlines()
+    process(None, what, "it", None, None, lines)
+    lines = NumpyDocstring(lines, Config(napoleon_use_ivar=True), what=what, name="it").lines()
+    release(None, what, "it", None, None, lines)
+    return "\n".join(lines).strip()
+
+
+def test_the_first_line_of_a_property_is_all_shown() -> None:
+    text = "Where it ends: at `a` or, later: at b.\n\nMore: words."
+    assert shown_of(text, "property") == text
+    assert ":param a: the first: one" in shown_of(
+        "D.\n\nParameters\n----------\na : the first: one", "function"
+    )
+
+
+def test_code_with_a_part_in_angles_is_no_link() -> None:
+    said = shown_of("Nodes are `input` and `logit:<task>`.", "class")
+    assert said == "Nodes are `input` and ``logit:<task>``."
+    for kept in ("``a<b>``", "`a` < `b` > c", ":ref:`words <place>`"):
+        assert shown_of(kept, "class") == kept
 
 
 # Binder

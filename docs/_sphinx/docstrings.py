@@ -10,6 +10,9 @@ from typing import Any
 
 SECTION = re.compile(r"^(\s*)(Parameters|Attributes)$")
 ENTRY = re.compile(r"^(\s*)(\*{0,2}\w[\w, *]*?) : (.+)$")
+SPAN = re.compile(r"``.*?``|:`[^`]*`|`[^`]*`")
+HELD = "\ue000"
+"""Stands for the colons of a line that napoleon is not to split."""
 
 
 def as_numpydoc(lines: list[str]) -> list[str]:
@@ -27,16 +30,34 @@ def as_numpydoc(lines: list[str]) -> list[str]:
             made += [f"{inside}{entry[2]}", f"{inside}    {entry[3]}"]
         else:
             made.append(line)
-    return made
+    return [SPAN.sub(_as_code, line) for line in made]
+
+
+def _as_code(span: re.Match[str]) -> str:
+    """Return `logit:<task>` as code: reStructuredText would make the link "logit:" to "task" of it."""
+    text = span[0]
+    return f"`{text}`" if re.match(r"`[^`]", text) and "<" in text else text
 
 
 def process(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Rewrite a docstring before napoleon reads it."""
-    del app, what, name, obj, options
+    """Rewrite a docstring before napoleon reads it.
+
+    Of an attribute or property napoleon takes what precedes the first line's colon for a type.
+    """
+    del app, name, obj, options
     lines[:] = as_numpydoc(lines)
+    if what in {"attribute", "data", "property"} and lines:
+        lines[0] = lines[0].replace(":", HELD)
+
+
+def release(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Give the colons back after napoleon."""
+    del app, what, name, obj, options
+    lines[:] = [line.replace(HELD, ":") for line in lines]
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Listen before napoleon does, which listens at 500."""
+    """Listen before and after napoleon, which listens at 500."""
     app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("autodoc-process-docstring", release, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

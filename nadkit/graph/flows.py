@@ -28,7 +28,8 @@ class Flow:
 
     Attributes
     ----------
-    task, other_task : whose it is; of one task twice, with its seeds; `other_task` is None for one alone
+    task : whose it is; of one task twice, with its seed
+    other_task : what it is compared with; None for one alone
     layers : one row a task and layer, from the input on: `task`, `layer`, `units` (kept), `carried` (part of
         the logit's input that passes through the layer's units; the rest passes by, or ends deeper in units
         that take in nothing), `effective_units` (how many units of equal part it would be: 1 / Σ p² of their

@@ -27,7 +27,8 @@ class Batch:
     whole : (N, n_classes) the whole network's probabilities, that of what the task must accept at its logit
     right : (N,) bool, whether the whole network classifies the picture correctly
     logits : (N, n_classes) of the gated network
-    activations, reference : address → the layer's output, gated and whole; empty unless asked for
+    activations : address → the layer's output, gated; empty unless asked for
+    reference : address → the layer's output in the whole network; empty unless asked for
     gates : address → (n_tasks, n_units) gates, in [0, 1]
     extras : (n_tasks, n) what is learned beside the mask
     count : number of tasks
@@ -64,7 +65,8 @@ class Objective:
     ----------
     name : what results are filed under
     separable : whether one task's masks do not depend on which others are learned beside it
-    own, rest : pictures of the task, and of other tasks, per task and step
+    own : pictures of the task, per task and step
+    rest : pictures of other tasks, per task and step
     hard : share of the other pictures, 0-1, that are drawn by how easily the whole network takes them for
         the task's own; the rest are drawn evenly
     extras : first values of numbers learned per task beside the mask, by Adam, and dropped afterwards

@@ -23,7 +23,9 @@ class Unit(NamedTuple):
     """
 
     layer: str
+    """The address of its layer."""
     index: int  # type: ignore[assignment]  # hides tuple.index, which a unit does not need
+    """Its place in the layer, counted from 0."""
 
     def __str__(self) -> str:
         """Return the written form, which `Unit.parse` reads back."""

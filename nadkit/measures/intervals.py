@@ -20,8 +20,11 @@ class Estimate(NamedTuple):
     """
 
     value: float
+    """What was measured."""
     low: float
+    """The interval's lower end."""
     high: float
+    """The interval's upper end."""
 
 
 NO_VALUE = Estimate(math.nan, math.nan, math.nan)

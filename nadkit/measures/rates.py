@@ -18,8 +18,11 @@ class Decisions(NamedTuple):
     """
 
     recall: Tensor
+    """Share of the task's own pictures that are accepted, in [0, 1]."""
     false_alarm: Tensor
+    """Share of the other pictures that are accepted, in [0, 1]."""
     balanced_accuracy: Tensor
+    """Mean of recall and 1 − false alarm; 0.5 for a constant answer."""
 
 
 def rates(log_odds: Tensor, positive: Tensor, weights: Tensor | None = None) -> Decisions:

@@ -26,7 +26,8 @@ class Planted:
     Attributes
     ----------
     network : with three tapped layers
-    images, test : pictures to learn from, and as many others
+    images : pictures to learn from
+    test : as many others
     truth : task → the units that it needs; of several sets that would do, the first
     alternatives : task → all sets of units of which it needs any one, mostly a single one
     links : task → the links that it needs, pairs of units of `truth` in consecutive layers
@@ -122,7 +123,8 @@ class Level:
     Attributes
     ----------
     scheme : the tasks
-    noise, crosstalk : see `planted`
+    noise : see `planted`
+    crosstalk : see `planted`
     lure : how much the common whole adds to every second logit, and takes from the others
     echoes : per layer
     """

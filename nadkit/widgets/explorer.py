@@ -30,7 +30,8 @@ class Explorer(Chosen):
 
     Attributes
     ----------
-    task, other_task : names of classes; `other_task` is empty while nothing is compared
+    task : the name of a class
+    other_task : that of the class it is compared with; empty while nothing is compared
     layer : an address
     unit : written layer/index, or empty
     image : the index of a picture in the `images` given, or None

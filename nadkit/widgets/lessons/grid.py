@@ -78,7 +78,8 @@ class LayerClassGrid(Lesson):
 
     Attributes
     ----------
-    layer, task : what the chosen cell is of
+    layer : the address of the chosen cell
+    task : the class of the chosen cell
     values : one of kept_share, exclusive_share, phi
     threshold : in [0, 1]
     """
