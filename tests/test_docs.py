@@ -136,7 +136,7 @@ MISREAD = {
     "the first words of a property, taken for its type": r"<dt[^>]*>Type<",
     "a name, taken for the type of the next": r"<em>\w+,</em>",
     "the words of a built-in type": "|".join(
-        re.escape(kind.__doc__.splitlines()[0]) for kind in (tuple, list, dict, set, frozenset, str, int, float)
+        re.escape(kind.__doc__.splitlines()[0]) for kind in (tuple, list, dict, set, frozenset, str, int)
     ),
 }  # fmt: skip
 

@@ -177,7 +177,7 @@ def _one(table: pd.DataFrame, network: str) -> go.Figure:
         figure.add_bar(
             row=1, col=2, name=words, x=[layers.index(layer) for layer in rows["layer"]],
             y=rows["value"].tolist(), customdata=rows["n"].tolist(),
-            hovertemplate=f"{words}: %{{y:.0%}} of %{{customdata}} units<extra></extra>",
+            hovertemplate=f"{words}: %{{y:.2f}} of %{{customdata}} units<extra></extra>",
             marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "white", "size": 6}},
         )  # fmt: skip
     shares = {kind: kinds[kinds["metric"] == kind]["value"].tolist() for kind in _KINDS}
@@ -207,7 +207,7 @@ def _one(table: pd.DataFrame, network: str) -> go.Figure:
         tickvals=list(range(len(layers))), ticktext=[html.escape(layer) for layer in layers], tickangle=-45,
         title="layer", row=1, col=2,
     )  # fmt: skip
-    figure.update_yaxes(title="share of the layer's units", range=[0, 1], tickformat=".0%", row=1, col=2)
+    figure.update_yaxes(title="share of the layer's units", range=[0, 1], row=1, col=2)
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False, zeroline=False, col=1)
     return figure
@@ -224,7 +224,7 @@ def _one_alt(
             row = there.iloc[at]
             said += f", {words} {row['task']} and {row['other_task']} {row['value']:z.2f}"
     for at in dict.fromkeys((0, len(layers) - 1)) if layers else ():
-        parts = [f"{values[at]:.0%} by {_KINDS[kind][0]}" for kind, values in shares.items()]
+        parts = [f"{100 * values[at]:.0f} % by {_KINDS[kind][0]}" for kind, values in shares.items()]
         said += f". {layers[at]}: kept {', '.join(parts)}"
     return said + "."
 

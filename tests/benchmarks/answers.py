@@ -83,8 +83,9 @@ def cell(rows: pd.DataFrame, **wanted: str) -> str:
     if rows.empty:
         return ""
     value, low, high = rows[["value", "low", "high"]].iloc[0]
-    counted = pd.isna(low) or low == value == high
-    return f"{value:.3f}" if counted else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    if wanted["metric"] == "p_value":
+        return f"{value:.3f}"
+    return f"{value:.2f}" + ("" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]")
 
 
 def table_of(table: pd.DataFrame, columns: dict[str, dict[str, str]]) -> list[str]:
@@ -160,7 +161,7 @@ def how_found(families: pd.DataFrame) -> str:
     rows = families[(families["network"] == "all") & (families["task"] == "mean")]
     count = int(rows[rows["metric"] == "phi_families_p"]["n"].iloc[0])
     told = [
-        f"{one(rows, metric=f'{name}_between_families')['value']:.0%} of the variance of {what} "
+        f"{100 * one(rows, metric=f'{name}_between_families')['value']:.0f} % of the variance of {what} "
         f"(p = {one(rows, metric=f'{name}_families_p')['value']:.3g})"
         for name, what in (("phi", "φ between tasks"), ("exclusive_excess", "units of one task alone"))
     ]
@@ -236,7 +237,9 @@ def page(table: pd.DataFrame, families: list[pd.DataFrame]) -> str:
         "",
         "## Where: does the kept energy move onto the task's own pixels with depth?",
         "",
-        "Rank correlations with the order of the layers: 1 rises at every step.",
+        "Rank correlations with the order of the layers: 1 rises at every step. A sentence says *rises* only "
+        f"where the whole interval lies above {STRONG}, and *neither rises nor falls* only where all of it "
+        f"lies from -{STRONG} to {STRONG}.",
         *table_of(table, where),
         *sentences(table, "where"),
         "",
