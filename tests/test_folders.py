@@ -249,8 +249,36 @@ def test_names_are_matched_to_those_of_the_network() -> None:
         match_classes(["bag", "cat"], like)
     with pytest.raises(ImageError, match=r"'baag' \(closest: bag\)"):
         match_classes(["coat", "baag"], like)
-    with pytest.raises(ImageError, match="'Bag' and 'bag' both mean the class 'bag'"):
+    with pytest.raises(ImageError, match="'Bag' and 'bag' both mean the class 'bag'; give both one name"):
         match_classes(["Bag", "bag"], like)
+
+
+def test_many_foreign_names_are_said_beside_one_list_of_the_known() -> None:
+    like = Like((1, 1, 1), ("ankle boot", "bag", "coat"))
+    with pytest.raises(ImageError) as raised:
+        match_classes(["bag", "baag", *"123456"], like)
+    assert str(raised.value) == (
+        "7 of 8 classes are none of the network's: 'baag' (closest: bag), '1', '2', '3', '4', …; "
+        "there are: ankle boot, bag, coat; rename or remove them, or leave like= out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "slips"),
+    [
+        (["sneeker"], "'sneeker' (closest: sneaker)"),
+        (["Sneeker", "lamp"], "'Sneeker' (closest: sneaker)"),
+        (["ankleboots", "trouserz"], "'ankleboots' (closest: ankle boot), 'trouserz' (closest: trouser)"),
+    ],
+)
+def test_names_that_are_all_misspelt_do_not_pass_for_foreign_ones(names: list[str], slips: str) -> None:
+    like = Like((1, 1, 1), ("ankle boot", "sneaker", "trouser", "coat"))
+    with pytest.raises(ImageError, match=r"^no class is one of the network's") as raised:
+        match_classes(names, like)
+    assert slips in str(raised.value)
+    # Other words, though the network has some that look like them.
+    for others in (["cat", "dog"], ["sandal", "trousseau"], ["boat"]):
+        assert match_classes(others, like)[0] == tuple(others)
 
 
 # Trees
@@ -282,6 +310,52 @@ def test_the_division_is_the_same_for_every_seed_and_place_and_not_by_name(tmp_p
     Image.new("L", (5, 4), 200).save(two / "cat" / "zebra.png")
     later = load_images(two, split="test").pixels[:].flatten(1)[:, 0].tolist()
     assert len(set(values) - set(later)) <= 1
+
+
+LIKE = Like((1, 4, 5), ("sneaker", "bag", "ankle boot"))
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"sneeker": 5, "bag": 5}, r"class folders of \S+: 1 of 2 .* 'sneeker' \(closest: sneaker\)"),
+        ({"sneeker": 5, "ankle boots": 5}, r"class folders of \S+: no class .*ankle boot.*sneaker"),
+        (
+            {"sneaker": 5, "notes": 5},
+            r"1 of 2 .* 'notes'; there are: sneaker, bag, ankle boot; rename or remove",
+        ),
+        ({"Sneaker": 5, "sneaker": 5}, r"'Sneaker' and 'sneaker' both mean .* give both one name"),
+        ({"train/Sneaker": 5, "test/sneaker": 5}, r"both mean the class 'sneaker'"),
+        ({"train/bag": 5, "test/bagg": 5}, r"'bagg' \(closest: bag\)"),
+        ({"pictures/sneaker": 5, "pictures/bag": 5}, r"folders inside: bag, sneaker; .* load \S+pictures if"),
+        ({"sneaker/old": 5, "bag": 5}, r"sneaker has folders inside: old"),
+        ({"sneaker": 5, "bag": 0}, r"hold no picture: \S+bag; add some or remove"),
+    ],
+)
+def test_folders_that_do_not_fit_a_network_are_named(
+    tmp_path: Path, there: dict[str, int], said: str
+) -> None:
+    for name, count in there.items():
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("L", (5, 4), number).save(tmp_path / name / f"{number}.png")
+    with pytest.raises(ImageError, match=said) as raised:
+        load_images(tmp_path, like=LIKE)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_folders_that_fit_a_network_in_other_letters_or_not_at_all(tmp_path: Path) -> None:
+    images = load_images(tree(tmp_path / "one", {"Ankle-Boot": 5, " BAG": 5}), like=LIKE)
+    assert images.counts() == {"sneaker": 0, "bag": 4, "ankle boot": 4}
+    images = load_images(tree(tmp_path / "two", {"lamp": 5, "n02124075": 5}), like=LIKE)
+    assert images.counts() == {"lamp": 4, "n02124075": 4}
+
+
+def test_a_misspelt_split_is_named(tmp_path: Path) -> None:
+    for name in ("train", "tset"):
+        tree(tmp_path / name, {"bag": 5})
+    with pytest.raises(ImageError, match=r"has only train/ \(and tset, no name of a split\); add test/"):
+        load_images(tmp_path, split="test", like=LIKE)
 
 
 def test_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def load_images(
         ``dataset-fashion-mnist`` puts it, a folder from the four IDX files there.
     like
         A network. Pictures of a folder are converted to its input shape, and folder names matched to its
-        class names. The bundled sets are checked against it and never converted.
+        class names, case, spaces, hyphens and underscores aside. Either all are among them, or none is, of
+        pictures of other things, which keep their folders' names. The bundled sets are checked against it and
+        never converted.
 
     Returns
     -------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -133,29 +134,32 @@ def match_classes(names: Sequence[str], like: Like | None) -> tuple[tuple[str, .
     like
         Its class names are used if any name given is among them; then every name must be. Case, spaces,
         hyphens and underscores make no difference (``Ankle_boot`` is ``ankle boot``). None, or no name in
-        common: the names given are used.
+        common and none misspelt: the names given are used, of pictures that are none of the network's.
 
     Raises
     ------
     ImageError
-        Some names are among those of `like` and others are not (the closest are named), or two names mean the
-        same class.
+        Some names are among those of `like` and others are not (the closest are named), or no name is but one
+        of five letters or more differs so little that it looks misspelt, or two names mean the same class.
     """
     if like is None:
         return tuple(names), list(range(len(names)))
     known = {_plain(name): index for index, name in enumerate(like.class_names)}
     found = [known.get(_plain(name)) for name in names]
-    if all(index is None for index in found):
+    unknown = [name for name, index in zip(names, found, strict=True) if index is None]
+    if len(unknown) == len(names):
+        slips = [name for name in names if _looks_misspelt(name, list(known))]
+        if slips:
+            raise ImageError(
+                "no class is one of the network's: misspelt may be "
+                f"{_with_closest(slips, like.class_names)}; rename what is; for another class, take a name "
+                "less like it"
+            )
         return tuple(names), list(range(len(names)))
-    unknown = [
-        f"{name!r} ({closest(name, like.class_names)})"
-        for name, index in zip(names, found, strict=True)
-        if index is None
-    ]
     if unknown:
         raise ImageError(
-            f"{len(unknown)} of {len(names)} classes are none of the network's: {', '.join(unknown[:5])}; "
-            "rename or remove them, or leave like= out"
+            f"{len(unknown)} of {len(names)} classes are none of the network's: "
+            f"{_with_closest(unknown, like.class_names)}; rename or remove them, or leave like= out"
         )
     indices = [index for index in found if index is not None]
     for position, index in enumerate(indices):
@@ -163,9 +167,27 @@ def match_classes(names: Sequence[str], like: Like | None) -> tuple[tuple[str, .
             other = names[indices.index(index)]
             raise ImageError(
                 f"{other!r} and {names[position]!r} both mean the class {like.class_names[index]!r}; "
-                "put their pictures together"
+                "give both one name"
             )
     return tuple(like.class_names), indices
+
+
+def _looks_misspelt(name: str, known: Sequence[str]) -> bool:
+    """Whether a name is nearly one of those known; of short ones any letter makes another word."""
+    return len(_plain(name)) >= 5 and bool(get_close_matches(_plain(name), known, n=1, cutoff=0.85))
+
+
+def _with_closest(names: Sequence[str], known: Sequence[str]) -> str:
+    """The first names, with what they are nearest to; what is known is listed once."""
+    said, rest = [], ""
+    for name in names[:5]:
+        near = closest(name, known)
+        if near.startswith("closest"):
+            said.append(f"{name!r} ({near})")
+        else:
+            said.append(repr(name))
+            rest = f"; {near}"
+    return ", ".join(said) + (", …" if len(names) > 5 else "") + rest
 
 
 def _plain(name: str) -> str:

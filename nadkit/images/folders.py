@@ -52,7 +52,8 @@ def read_tree(folder: str | Path, *, split: Literal["train", "test"], like: Like
         and for every seed, and a picture added later moves hardly any other.
     like
         A network: pictures are converted to its input shape (see `nadkit.images.convert.to_tensor`) and
-        folder names are matched to its class names (see `match_classes`). None: all pictures must share one
+        folder names are matched to its class names: all of them, or none, of foreign pictures; any other
+        folder is named in an error (see `match_classes`). None: all pictures must share one
         size and be all grey or all colour, and the class names are the sorted folder names.
 
     Returns
@@ -70,7 +71,10 @@ def read_tree(folder: str | Path, *, split: Literal["train", "test"], like: Like
     folder = Path(folder).expanduser()
     classes, ready = _class_folders(folder, split)
     names = sorted({name for part in classes.values() for name in part})
-    class_names, indices = match_classes(names, like)
+    try:
+        class_names, indices = match_classes(names, like)
+    except ImageError as error:
+        raise ImageError(f"class folders of {folder}: {error}") from None
     found = {name: _files(path) for name, path in classes[split].items()}
     empty = [str(classes[split][name]) for name, paths in found.items() if not paths]
     if empty:
@@ -104,9 +108,11 @@ def _class_folders(folder: Path, split: str) -> tuple[dict[str, dict[str, Path]]
     splits = {name: paths for name, paths in inner.items() if paths and not _own_files(folder / name)}
     if splits:
         if split not in splits:
+            others = [path.name for path in _folders(folder) if path.name not in splits]
+            beside = f" (and {_listed(others)}, no name of a split)" if others else ""
             raise ImageError(
-                f"the {split} pictures of {folder} were asked for and it has only {next(iter(splits))}/; "
-                f"add {split}/ with class folders"
+                f"the {split} pictures of {folder} were asked for and it has only {next(iter(splits))}/"
+                f"{beside}; add {split}/ with class folders"
             )
         _refuse_strays(folder / split)
         return {name: {path.name: path for path in paths} for name, paths in splits.items()}, True
@@ -137,7 +143,8 @@ def _files(folder: Path) -> list[Path]:
         # Were they searched, folders like Train and Test would pass for two classes.
         raise ImageError(
             f"the class folder {folder} has folders inside: {_listed(path.name for path in inside)}; "
-            "move their pictures up, or name the folders of the splits train and test"
+            f"move their pictures up, load {folder} if they are the classes, or name the folders of the "
+            "splits train and test"
         )
     return _own_files(folder)
 
