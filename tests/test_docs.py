@@ -235,6 +235,26 @@ def test_words_are_spelt_as_they_are(tmp_path: Path) -> None:
     assert len(misspelt(wrong).splitlines()) == 2
 
 
+def test_per_cent_is_written_in_one_way() -> None:
+    """`84 %`, never `84%`: neither in prose, nor by a format that leaves the space out."""
+    prose = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+    code = [
+        *(ROOT / "notebooks").glob("*.ipynb"),
+        *(ROOT / "nadkit").rglob("*.py"),
+        *ROOT.rglob("benchmarks/*.py"),
+    ]
+    signs = [(path, r"\d%(?![0-9A-F]{2})") for path in prose] + [(path, r":\.\d%\}") for path in code]
+    found = [
+        f"{path.name}: {sign}"
+        for path, wrong in signs
+        if "_build" not in path.parts
+        for sign in re.findall(wrong, path.read_text())
+    ]
+    assert found == []
+    assert re.findall(signs[0][1], "84% of 84 % in a%20b") == ["4%"]
+    assert re.findall(signs[-1][1], "{share:.0%}") == [":.0%}"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",  # building the pages runs the others, and ends where a line of theirs does
