@@ -122,7 +122,7 @@ def _ran(calls: Sequence[Call]) -> dict[str, list[Call]]:
 
 def _given(block: str, runs: Iterable[Call], maps: Sequence[Call]) -> dict[str, str]:
     """Return the places in a block of several outputs that give these, branch by branch."""
-    found = {}
+    found: dict[str, str] = {}
     for run in runs:
         for tensor in () if isinstance(run.output, Tensor) else tensors([run.output]):
             places = [c.address for c in maps if c.output is tensor and _in(c.path, [block])]
