@@ -219,3 +219,19 @@ def test_what_never_runs_is_named() -> None:
         model = vision("torchvision").models  # every module with a forward has a row
         assert model is not None
         assert not table["address"].duplicated().any()
+
+
+def test_auto_takes_whole_inceptions_and_no_class_maps() -> None:
+    def recommended(name: str) -> list[str]:
+        table = nk.layers(*build(name))
+        return list(table[table["recommended"]]["address"])
+
+    inceptions = [f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]
+    assert recommended("torchvision:googlenet") == ["conv1", "conv2", "conv3", *inceptions]
+    names = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    assert recommended("torchvision:inception_v3")[5:] == [f"Mixed_{name}" for name in names]
+    assert recommended("torchvision:squeezenet1_1")[-1] == "features.12"
+    # The last block of a stage feeds the normalisation behind it.
+    assert recommended("timm:convnext_atto")[:3] == [
+        "stages.0.blocks.0", "stages.0.blocks.1.mlp.act", "stages.1.blocks.0",
+    ]  # fmt: skip

@@ -28,7 +28,7 @@ def pick_automatically(model: nn.Module, calls: Sequence[Call]) -> dict[str, str
     * A block is a module with children that sits directly in a plain container, or beside others of its class
       or of its name but for numbers (`inception3a`, `inception3b`). The outermost block wins. A plain
       `nn.Sequential` of blocks is a stage, not a block; a subclass of it is a block.
-    * A block that gives several tensors goes by the place inside it that gives the first of them.
+    * A block that gives several tensors goes by the places inside it that give them.
     * A block is opened where its output feeds a normalisation or has no units that can be gated: the
       activations inside it are picked, modules, or else functions, or else its attention heads.
     * Activations that stand in no block are picked too.
@@ -120,14 +120,13 @@ def _ran(calls: Sequence[Call]) -> dict[str, list[Call]]:
     return ran
 
 
-def _given(block: str, runs: Iterable[Call], maps: Iterable[Call]) -> dict[str, str]:
-    """Return the places in a block of several outputs that give the first tensor of them."""
-    found = {}
+def _given(block: str, runs: Iterable[Call], maps: Sequence[Call]) -> dict[str, str]:
+    """Return the places in a block of several outputs that give these, branch by branch."""
+    found: dict[str, str] = {}
     for run in runs:
-        first = None if isinstance(run.output, Tensor) else next(tensors([run.output]), None)
-        places = [c for c in maps if c.output is first and _in(c.path, [block])]
-        if places:
-            found[places[-1].address] = f"in place of {block}, which {run.layer()}"
+        for tensor in () if isinstance(run.output, Tensor) else tensors([run.output]):
+            places = [c.address for c in maps if c.output is tensor and _in(c.path, [block])]
+            found |= dict.fromkeys(places[-1:], f"in place of {block}, which {run.layer()}")
     return found
 
 

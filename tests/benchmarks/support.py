@@ -96,8 +96,8 @@ places of any network.
 
 * places: calls of modules and of functions that matter (sums, joins, activations, attention heads) in one
   forward; `auto`: those that `Network.wrap` takes by default: outputs of blocks, or activations inside
-  blocks
-  whose output feeds a normalisation; never a place that feeds one.
+  blocks whose output feeds a normalisation; never a place that feeds one, and none whose units are the
+  classes ([the rule](how-to/your-own-network.md#what-auto-takes)).
 * dead: modules that are never called although their weights are read, such as an attention's
   projection; did not
   run: the others that are there but idle, such as auxiliary heads and empty branches.
@@ -112,9 +112,10 @@ places of any network.
 {chr(10).join(said)}
 
 Instead of a dead projection tap the heads it reads (`…attn:heads`, all layers of them with the pattern
-`"**:heads"`). An output of several tensors has its parts inside or after it. Units on no known axis are
-those of
-attention scores, which are no units; where an axis is known to you, give it: `layers={{address: axis}}`.
+`"**:heads"`). Heads are told by a softmax before the product, or by torch's own attention; an attention
+without either has no such place. An output of several tensors has its parts inside or after it. Scores of
+an attention say who looks at whom, which are no units; where an axis is known to you, give it:
+`layers={{address: axis}}`. Names of modules with `:` or `#` in them cannot be addressed.
 
 Refused by name: scripted, traced and compiled models, `DataParallel` and `DistributedDataParallel`
 (take the
