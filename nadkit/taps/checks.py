@@ -67,3 +67,33 @@ def check_gate(address: str, gate: Tensor, layer: Layer | None, span: tuple[int,
         raise LayerError(f"{what} has {len(gate)} rows; say with rows= which one each sample takes")
     if span[0] < 0 or span[1] >= len(gate):
         raise LayerError(f"rows run from {span[0]} to {span[1]}; {what} has {len(gate)} rows, counted from 0")
+
+
+def check_gradients(path: str, gate: Tensor | None, output: object, gradients: bool, acted: bool) -> None:
+    """Refuse where a gradient could not pass, or would pass another way than the forward did.
+
+    `gradients` and `acted` tell what was so when the model's forward began: whether gradients were on, and
+    what `acts_on_saved` said.
+    """
+    learned = gate is not None and gate.requires_grad
+    if not torch.is_grad_enabled():
+        if learned and gradients:
+            raise LayerError(
+                f"the gate of {path!r} wants a gradient, and the model runs that layer without (in "
+                "torch.no_grad, or in torch.utils.checkpoint with use_reentrant=True); switch that off, or "
+                "choose other layers"
+            )
+    elif (learned or (isinstance(output, Tensor) and output.requires_grad)) and acts_on_saved() > acted:
+        raise LayerError(
+            f"{path!r} runs in torch.utils.checkpoint, and again on the way back, when it is not tapped; "
+            "switch checkpointing off (timm: model.set_grad_checkpointing(False)), or use torch.no_grad()"
+        )
+
+
+def acts_on_saved() -> bool:
+    """Return whether something, such as checkpointing, acts on what is saved for the way back."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("asked for by nothing"):
+            return False
+    except RuntimeError:  # what torch raises if there are any at work already
+        return True

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError, closest
-from nadkit.taps.checks import check_gate, check_model, check_rows, wrong_size
+from nadkit.taps.checks import (
+    acts_on_saved,
+    check_gate,
+    check_gradients,
+    check_model,
+    check_rows,
+    wrong_size,
+)
 from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, split_function, unwatched
 from nadkit.taps.handles import Hook
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
@@ -154,7 +161,7 @@ class Taps:
         def restart(module: nn.Module, args: object) -> None:  # noqa: ARG001 (torch calls it so)
             _refuse_others(module, thread)
             record.activations = {}
-            record.gradients, record.hooks = torch.is_grad_enabled(), _hooks_save()
+            record.gradients, record.hooks = torch.is_grad_enabled(), acts_on_saved()
             for tap in taps:
                 tap.calls = 0
 
@@ -253,7 +260,7 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
     place = tap.places.get(tap.calls)
     if place is None:
         return None
-    _check_gradients(tap.path, place, record, output)
+    check_gradients(tap.path, place.gate, output, record.gradients, record.hooks)
     if not isinstance(output, Tensor):
         raise LayerError(
             f"layer {tap.path!r} gives a {type(output).__name__}, not one tensor; "
@@ -280,32 +287,6 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
     passed = passed.flatten(0, 1) if place.folds > 1 else passed
     carry_mark(output, passed)  # of a dropout between heads and their projection, say
     return passed
-
-
-def _check_gradients(path: str, place: _Place, record: _Record, output: object) -> None:
-    """Refuse where a gradient could not pass, or would pass another way than the forward did."""
-    learned = place.gate is not None and place.gate.requires_grad
-    if not torch.is_grad_enabled():
-        if learned and record.gradients:
-            raise LayerError(
-                f"the gate of {path!r} wants a gradient, and the model runs that layer without (in "
-                "torch.no_grad, or in torch.utils.checkpoint with use_reentrant=True); switch that off, or "
-                "choose other layers"
-            )
-    elif (learned or (isinstance(output, Tensor) and output.requires_grad)) and _hooks_save() > record.hooks:
-        raise LayerError(
-            f"{path!r} runs in torch.utils.checkpoint, and again on the way back, when it is not tapped; "
-            "switch checkpointing off (timm: model.set_grad_checkpointing(False)), or use torch.no_grad()"
-        )
-
-
-def _hooks_save() -> bool:
-    """Return whether something, such as checkpointing, acts on what is saved for the way back."""
-    try:
-        with torch.autograd.graph.disable_saved_tensors_hooks("asked for by nothing"):
-            return False
-    except RuntimeError:  # what torch raises if there are any at work already
-        return True
 
 
 def _edited(path: str, edit: Edit, output: Tensor) -> Tensor:
