@@ -900,7 +900,7 @@ def test_many_tasks_are_few_traces_without_names() -> None:
     figure = river(table)
     assert len(figure.data) <= 40
     assert not [note for note in figure.layout.annotations if "●" in note.text]
-    assert "task names on hover" in figure.layout.title.text
+    assert "task names on hover" in said(figure)
     assert len(next(trace for trace in figure.data if trace.name == "task and layer").x) == 120
     lines = sum(list(trace.x).count(0) for trace in scatters(figure) if trace.mode == "lines")
     assert lines == 60

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError
-from nadkit.figures._marks import MARKS, OTHER
+from nadkit.figures._marks import INK, MARKS, OTHER, legend_below, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ _KINDS = {
     "all": ("all tasks", "#A87400", "x"),
 }
 _DEPTH = "relative depth"
-_STYLE = {"template": "plotly_white", "font": {"size": 14, "color": "#1b1f24"}}
+_STYLE = {"template": "plotly_white", "font": INK}
 _MOST = 12
 """Tasks whose φ is written into the heat map; more would not be readable."""
 
@@ -28,7 +28,7 @@ _MOST = 12
 def how(table: pd.DataFrame) -> go.Figure:
     """Return the table of `nk.how` as a figure: of one network who shares what, of several how they compare.
 
-    Of one network a heat map of φ between tasks (mean over layers), beside the share of each layer's units
+    Of one network a heat map of φ between tasks (mean over layers), above the share of each layer's units
     that no task keeps, one, some, all. Of several networks, over relative depth, φ between tasks and the
     share of exclusive units beyond chance, a line a network and a colour a family.
 
@@ -51,7 +51,7 @@ def how(table: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Readable from 900 pixels of width on.
+        Whole from 640 pixels of width on.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def stability(table: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Readable from 900 pixels of width on.
+        Whole from 640 pixels of width on.
 
     Raises
     ------
@@ -125,22 +125,24 @@ def stability(table: pd.DataFrame) -> go.Figure:
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 10},
         )
         said.append(f"{name.split(',')[0]} {_fact(rows[rows['layer'] == 'all'])}")
+    title = title_of(
+        f"{network}: φ over seeds, {', '.join(said)}",
+        "all layers in the title; bars are 95 % intervals over tasks; 0 is chance",
+    )
+    legend, below = legend_below([trace.name for trace in figure.data])
     figure.update_layout(
         **_STYLE,
-        height=440,
-        margin={"l": 10, "r": 10, "t": 78, "b": 10},
-        title=_title(
-            f"{html.escape(network)}: φ over seeds, {', '.join(said)}",
-            "all layers in the title; bars are 95 % intervals over tasks; 0 is chance",
-        ),
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        height=330 + room_for(title) + below,
+        margin={"l": 10, "r": 10, "t": room_for(title), "b": 10},
+        title=title,
+        legend=legend,
         meta={
             "alt": f"Overlap φ of masks of two seeds in {network}, by layer. All layers: "
             f"{', '.join(said)}. Chance is 0."
         },
     )
     _layer_axis(figure, layers)
-    figure.update_yaxes(title="overlap φ over seeds (0 is chance)", zeroline=False)
+    figure.update_yaxes(title="overlap φ over seeds<br>(0 is chance)", zeroline=False)
     return figure
 
 
@@ -156,13 +158,18 @@ def _one(table: pd.DataFrame, network: str) -> go.Figure:
     mean = _fact(_phi(table, "all"))
     kinds = table[(table["task"] == "all") & table["metric"].isin(list(_KINDS)) & (table["layer"] != "all")]
     layers = kinds["layer"].drop_duplicates().tolist()
+    names = [html.escape(task) for task in tasks]
+    shown = [html.escape(layer) for layer in layers]
+    # One below the other: side by side neither the cells nor the layers' names would have room.
+    upper, lower = max(180, min(26 * len(tasks), 620)), 250
+    between = 110 + round(4.5 * max(map(len, names), default=0))
+    whole = upper + between + lower
     figure = make_subplots(
-        cols=2, column_widths=[0.5, 0.5], horizontal_spacing=0.16,
+        rows=2, row_heights=[upper, lower], vertical_spacing=between / whole,
         subplot_titles=("overlap φ of two tasks, mean over layers", "units by the tasks that keep them"),
     )  # fmt: skip
     most = max([abs(value) for value in pairs["value"].dropna()], default=1.0) or 1.0
     text = [["" if math.isnan(value) else f"{value:z.2f}" for value in row] for row in matrix]
-    names = [html.escape(task) for task in tasks]
     places = list(range(len(tasks)))
     figure.add_heatmap(
         row=1, col=1, z=matrix, x=places, y=places, zmin=-most, zmax=most, colorscale="RdBu",
@@ -170,53 +177,55 @@ def _one(table: pd.DataFrame, network: str) -> go.Figure:
         text=text if len(tasks) <= _MOST else None, texttemplate="%{text}" if len(tasks) <= _MOST else None,
         textfont={"size": 10}, customdata=[[[a, b] for b in names] for a in names],
         hovertemplate="%{customdata[0]}, %{customdata[1]}: φ = %{z:.3f}<extra></extra>",
-        colorbar={"title": "φ", "x": 0.42, "thickness": 12},
+        colorbar={
+            "title": "φ", "thickness": 12, "len": upper / whole, "y": 1, "yanchor": "top",
+        },
     )  # fmt: skip
     for kind, (words, colour, shape) in _KINDS.items():
         rows = kinds[kinds["metric"] == kind]
         figure.add_bar(
-            row=1, col=2, name=words, x=[layers.index(layer) for layer in rows["layer"]],
+            row=2, col=1, name=words, x=[layers.index(layer) for layer in rows["layer"]],
             y=rows["value"].tolist(), customdata=rows["n"].tolist(),
             hovertemplate=f"{words}: %{{y:.2f}} of %{{customdata}} units<extra></extra>",
             marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "white", "size": 6}},
         )  # fmt: skip
     shares = {kind: kinds[kinds["metric"] == kind]["value"].tolist() for kind in _KINDS}
+    title = title_of(
+        f"{network}: masks of two tasks overlap by φ = {mean}",
+        "0 is chance, 1 the same units; the interval varies the tasks",
+    )
+    legend, below = legend_below([words for words, _, _ in _KINDS.values()], "kept by")
+    top = room_for(title) + 24  # and the upper panel's title
+    bottom = 60 + round(4.5 * max(map(len, shown), default=0)) + below
     figure.update_layout(
         **_STYLE,
         barmode="stack",
         bargap=0.12,
-        height=500,
-        margin={"l": 10, "r": 10, "t": 105, "b": 60},
-        title=_title(
-            f"{html.escape(network)}: masks of two tasks overlap by φ = {mean}",
-            "0 is chance, 1 the same units; the interval varies the tasks",
-        ),
-        legend={
-            "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 1, "xanchor": "right",
-            "title": {"text": "kept by "}, "traceorder": "normal",
-        },
+        height=top + whole + bottom,
+        margin={"l": 10, "r": 10, "t": top, "b": bottom},
+        title=title,
+        legend=legend,
         meta={"alt": _one_alt(network, pairs, mean, layers, shares)},
     )  # fmt: skip
     figure.update_annotations(font={"size": 14})
-    figure.update_xaxes(tickvals=places, ticktext=names, tickangle=-45, title="task", row=1, col=1)
+    figure.update_xaxes(tickvals=places, ticktext=names, tickangle=-40, title="task", row=1, col=1)
     figure.update_yaxes(
         tickvals=places, ticktext=names, title="task", range=[len(tasks) - 0.5, -0.5], automargin=True,
         row=1, col=1,
     )  # fmt: skip
     figure.update_xaxes(
-        tickvals=list(range(len(layers))), ticktext=[html.escape(layer) for layer in layers], tickangle=-45,
-        title="layer", row=1, col=2,
-    )  # fmt: skip
-    figure.update_yaxes(title="share of the layer's units", range=[0, 1], row=1, col=2)
+        tickvals=list(range(len(layers))), ticktext=shown, tickangle=-40, title="layer", row=2, col=1
+    )
+    figure.update_yaxes(title="share of the<br>layer's units", range=[0, 1], row=2, col=1)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False, col=1)
+    figure.update_yaxes(showgrid=False, zeroline=False, row=1)
     return figure
 
 
 def _one_alt(
     network: str, pairs: pd.DataFrame, mean: str, layers: list[str], shares: dict[str, list[float]]
 ) -> str:
-    said = f"Heat map of the overlap φ of tasks in {network}, beside the units of each layer by the tasks "
+    said = f"Heat map of the overlap φ of tasks in {network}, above the units of each layer by the tasks "
     said += f"that keep them. Mean over pairs {mean}"
     there = pairs.dropna(subset="value").sort_values("value", kind="stable")
     for words, at in (("highest", -1), ("lowest", 0)):
@@ -265,12 +274,15 @@ def _several(table: pd.DataFrame, networks: list[str]) -> go.Figure:
     status = _status(table)
     values = [value for value in _phi(table, "all")["value"].tolist() if not math.isnan(value)]
     span = f"mean φ of tasks from {min(values):z.2f} to {max(values):z.2f}" if values else "no φ of tasks"
+    title = title_of(f"{len(networks)} networks: {span}", status)
+    legend, below = legend_below([str(trace.name) for trace in figure.data if trace.showlegend])
+    top = room_for(title) + 24  # and the panels' titles
     figure.update_layout(
         **_STYLE,
-        height=440 + 22 * max(0, (len(kinds) - 1) // 4),
-        margin={"l": 10, "r": 10, "t": 105, "b": 85 + 22 * max(0, (len(kinds) - 1) // 4)},
-        title=_title(f"{len(networks)} networks: {span}", html.escape(status)),
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        height=top + 320 + below,
+        margin={"l": 10, "r": 10, "t": top, "b": 10},
+        title=title,
+        legend=legend,
         meta={
             "alt": f"Lines over relative depth of {len(networks)} networks: overlap φ of two tasks, and "
             f"exclusive units beyond chance. Mean φ over layers: "
@@ -278,7 +290,7 @@ def _several(table: pd.DataFrame, networks: list[str]) -> go.Figure:
         },
     )
     figure.update_annotations(font={"size": 14})
-    figure.update_xaxes(title="relative depth (0 first layer, 1 last)", range=[-0.04, 1.04])
+    figure.update_xaxes(title="relative depth<br>(0 first layer, 1 last)", range=[-0.04, 1.04])
     for column, (_, _, axis) in enumerate(panels, start=1):
         figure.update_yaxes(title=axis, row=1, col=column)
     return figure
@@ -327,10 +339,6 @@ def _bars(rows: pd.DataFrame, colour: str) -> dict[str, object]:
         "thickness": 2,
         "width": 0,
     }
-
-
-def _title(first: str, second: str) -> dict[str, object]:
-    return {"text": f"{first}<br><sup>{second}</sup>", "x": 0.01, "xanchor": "left", "font": {"size": 17}}
 
 
 def _layer_axis(figure: go.Figure, layers: list[str]) -> None:

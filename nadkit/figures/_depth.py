@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from nadkit.errors import NadkitError, closest
-from nadkit.figures._marks import mark_of
+from nadkit.figures._marks import INK, mark_of, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,15 +76,15 @@ def where(table: pd.DataFrame, task: str = "mean") -> go.Figure:
                 y=_CHANCE, line={"color": "#595959", "width": 1.5, "dash": "dash"}, row=place, col=1
             )
     longest = max(map(len, layers), default=0)
-    title = {"text": _title(table, rows, metrics[0], task, layers), "font": {"size": 17}}
+    title = _title(table, rows, metrics[0], task, layers)
     figure.update_layout(
         template="plotly_white",
-        height=150 + 300 * len(metrics) + 4 * longest,
-        margin={"l": 10, "r": 10, "t": 84, "b": 20},
-        title={**title, "x": 0.01, "xanchor": "left"},
+        height=66 + room_for(title) + 300 * len(metrics) + 4 * longest,
+        margin={"l": 10, "r": 10, "t": room_for(title), "b": 20},
+        title=title,
         legend={"title": {"text": "condition"}, "tracegroupgap": 4},
         meta={"alt": _alt(rows, metrics, task, layers)},
-        font={"size": 14, "color": "#1b1f24"},
+        font=INK,
     )
     figure.update_xaxes(categoryorder="array", categoryarray=shown, type="category", automargin=True)
     figure.update_yaxes(automargin=True)
@@ -157,26 +157,28 @@ def _values(rows: pd.DataFrame, condition: str, metric: str) -> dict[str, float]
     return {str(layer): float(value) for layer, value in zip(mine["layer"], mine["value"], strict=True)}
 
 
-def _title(table: pd.DataFrame, rows: pd.DataFrame, metric: str, task: str, layers: list[str]) -> str:
+def _title(
+    table: pd.DataFrame, rows: pd.DataFrame, metric: str, task: str, layers: list[str]
+) -> dict[str, object]:
     """What was found, with numbers; the second line says what the lines and bands are."""
-    network = html.escape(str(rows["network"].iloc[0]))
+    network = str(rows["network"].iloc[0])
     kept, other = _values(rows, "kept", metric), _values(rows, "other", metric)
     ends = [layer for layer in layers if layer in kept]
     said = f"{network}: {_NAME[metric]}"
     if ends:
-        said += f" of kept units {kept[ends[0]]:.2f} in {html.escape(ends[0])}"
+        said += f" of kept units {kept[ends[0]]:.2f} in {ends[0]}"
     if len(ends) > 1:
-        said += f", {kept[ends[-1]]:.2f} in {html.escape(ends[-1])}"
+        said += f", {kept[ends[-1]]:.2f} in {ends[-1]}"
     if ends and ends[-1] in other:
         said += f"; another task's mask {other[ends[-1]]:.2f}"
-    over = "mean over tasks" if task == "mean" else html.escape(task)
+    over = "mean over tasks" if task == "mean" else task
     found = table[(table["task"] == task) & (table["condition"] == "kept")]
     found = found[found["metric"] == f"{metric}_spearman"].dropna(subset="value")
     rho = ""
     if len(found):
         value, low, high = (float(found[name].iloc[0]) for name in ("value", "low", "high"))
         rho = f"; Spearman with depth {value:.2f} [{low:.2f}, {high:.2f}]"
-    return f"{said}<br><sup>{over}{rho}; bands are 95 % intervals, of random draws their 2.5-97.5 %</sup>"
+    return title_of(said, f"{over}{rho}; bands are 95 % intervals, of random draws their 2.5-97.5 %")
 
 
 def _alt(rows: pd.DataFrame, metrics: list[str], task: str, layers: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nadkit.figures._arcs import BAR, clipped, curve, ends_of, lengths, marked, places, tops
 from nadkit.figures._columns import END, REST, Chart, Column, Item, Line
-from nadkit.figures._marks import INK, Mark, room_for, title_of
+from nadkit.figures._marks import INK, Mark, fits, legend_below, room_for, title_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,9 +34,6 @@ WIDTHS = (
     Width(0.40, 6.0, 0.75, "40 % and more"),
 )
 """Five widths, so that any number of lines is few traces."""
-
-_NARROW = 850
-"""Pixels of the narrowest legend that is looked after."""
 
 _END = Mark("#000000", "square")
 _REST = Mark("#595959", "hexagon2")
@@ -304,7 +301,7 @@ def _layout(
     at = marked(columns, 64)
     names = [_tick(columns[place]) for place in at]
     longest = max(len(line) for name in names for line in name.split("<br>"))
-    flat = len(columns) <= 12 and longest <= 9
+    flat = fits(len(columns), longest, 28)
     if not flat:
         names = [name.replace("<br>", " · ") for name in names]
         longest = max(map(len, names))
@@ -312,29 +309,24 @@ def _layout(
     letters = 6.3 if len(columns) <= 24 else 5.4
     bottom = 50 if flat else 28 + round(letters * longest * (0.66 if angle == -40 else 1))
     entries = [trace.name for trace in figure.data if trace.showlegend is not False and not trace.legend]
-    beside = max(1, _NARROW // (50 + 7 * max(map(len, entries), default=0)))
-    rows = math.ceil(len(entries) / beside)
-    legend = 38 + 20 * rows
+    kinds, low = legend_below(entries)
+    shares = [trace.name for trace in figure.data if trace.legend == "legend2"]
+    widths, high = legend_below(shares, "width of a curve: share of the receiving unit's input")
+    legend = low + high * bool(shares)
     top = room_for(title)
     figure.update_layout(
         template="plotly_white", font=INK, title=title, meta={"alt": alt}, barmode="overlay",
         height=top + inner + bottom + legend, margin={"l": 12, "r": 16, "t": top, "b": bottom + legend},
         hovermode="closest",
-        legend={
-            "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0,
-            "itemsizing": "constant", "font": {"size": 13}, "traceorder": "normal",
-        },
+        legend={**kinds, "itemsizing": "constant"},
         legend2={
-            "orientation": "h", "yref": "container", "y": (12 + 20 * rows) / (top + inner + bottom + legend),
-            "yanchor": "bottom", "x": 0, "font": {"size": 13}, "itemclick": False, "itemdoubleclick": False,
-            "title": {
-                "text": "width: share of the receiving unit's input ", "side": "left", "font": {"size": 13},
-            },
+            **widths, "y": low / (top + inner + bottom + legend),
+            "itemclick": False, "itemdoubleclick": False,
         },
     )  # fmt: skip
     figure.update_xaxes(
         tickvals=at, ticktext=names, tickangle=angle, range=[-0.6, len(columns) - 0.4], showgrid=False,
-        zeroline=False, tickfont={"size": 12 if len(columns) <= 24 else 10}, automargin=False,
+        zeroline=False, tickfont={"size": 11 if flat else 12 if len(columns) <= 24 else 10}, automargin=False,
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=list(heights))
 

@@ -54,7 +54,7 @@ def whether(table: pd.DataFrame, metric: str | None = None) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        One trace a condition, readable from 900 pixels of width on. Tasks without a value keep their row, and
+        One trace a condition, whole from 640 pixels of width on. Tasks without a value keep their row, and
         say so.
 
     Raises

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import math
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from nadkit.errors import NadkitError
@@ -41,8 +43,11 @@ FURTHER = {
 }
 """Conditions that only some tables have."""
 
-WIDE = 84
-"""Letters of a title's line that fit a figure of 700 pixels."""
+NARROW = 640
+"""Pixels of width from which on figures are whole: nothing is cut, and no words lie on others."""
+
+WIDE = 74
+"""Letters of a title's line that fit `NARROW` pixels, in a wide font."""
 
 INK = {"size": 14, "color": "#1b1f24"}
 
@@ -63,12 +68,47 @@ def title_of(said: str, below: str) -> dict[str, object]:
     lines = [html.escape(line, quote=False) for line in textwrap.wrap(said, WIDE)]
     small = [html.escape(line, quote=False) for line in textwrap.wrap(below, round(1.4 * WIDE))]
     text = "<br>".join([*lines, *(f"<sup>{line}</sup>" for line in small)])
-    return {"text": text, "x": 0.01, "xanchor": "left", "font": {"size": 16}}
+    return {
+        "text": text, "x": 0.01, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 24},
+        "font": {"size": 16},
+    }  # fmt: skip
 
 
 def room_for(title: dict[str, object]) -> int:
     """Return the pixels of margin that a title of `title_of` needs above the figure."""
     return 34 + 22 * (1 + str(title["text"]).count("<br>"))
+
+
+def broken(text: str, letters: int) -> str:
+    """Return words that are escaped and broken into lines, as the title of a short axis needs it.
+
+    Examples
+    --------
+    >>> broken("hit rate (share of energy)", 16)
+    'hit rate (share<br>of energy)'
+    """
+    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, letters))
+
+
+def fits(columns: int, letters: int, margins: float) -> bool:
+    """Return whether upright names of 11 pixels stand beside each other at `NARROW`, one a column."""
+    return columns * (6.2 * letters + 4) <= NARROW - margins
+
+
+def legend_below(names: Sequence[str], title: str = "") -> tuple[dict[str, object], int]:
+    """Return a legend in rows at the lower edge of a figure, and the pixels that it takes at `NARROW`.
+
+    plotly makes room for it below the axes; a title stands in a line of its own, where it costs no width.
+    """
+    widths = [44 + 7.7 * len(html.unescape(name)) for name in names]
+    beside = max(1, int(NARROW // max(widths, default=1)))  # plotly's columns have one width
+    rows = 1 if sum(widths) <= NARROW else math.ceil(len(names) / beside)
+    legend: dict[str, object] = {
+        "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left",
+        "font": {"size": 13}, "traceorder": "normal",
+        "title": {"text": title, "side": "top", "font": {"size": 13}},
+    }  # fmt: skip
+    return legend, 12 + 20 * (rows + bool(title))
 
 
 def plain_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, NamedTuple
 
 from nadkit.errors import NadkitError, closest
-from nadkit.figures._marks import INK, MARKS, OTHER
+from nadkit.figures._marks import INK, MARKS, OTHER, broken, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def _fact(table: pd.DataFrame, task: str, condition: str, metric: str) -> _Fact 
 def _errors(table: pd.DataFrame, task: str) -> go.Figure:
     from plotly.subplots import make_subplots
 
-    network = html.escape(str(table["network"].iloc[0]))
+    network = str(table["network"].iloc[0])
     named = [name for name in _NAMES if name in set(table["condition"])]
     shares = [_fact(table, task, name, "top_share") for name in named]
     aucs = [_fact(table, task, name, "auc_centred") for name in named]
@@ -120,14 +120,16 @@ def _errors(table: pd.DataFrame, task: str) -> go.Figure:
         (f"errors on {nearest}", shares, halves),
         ("AUC without hubs", aucs, [0.5] * len(named)),
     ]
-    for column, (title, facts, chance) in enumerate(panels, 1):
+    for column, (axis, facts, chance) in enumerate(panels, 1):
         figure.add_trace(_chances(chance, column == 1), row=1, col=column)
         for place, (name, fact) in enumerate(zip(named, facts, strict=True)):
             if fact:
                 figure.add_trace(_dot(place, name, fact), row=1, col=column)
         lowest = min([0.4, *(value for value in chance if value), *(fact.low for fact in facts if fact)])
-        unit = "share of errors" if column == 1 else "chance to be the nearer of two"
-        figure.update_xaxes(title=f"{title}<br>({unit})", range=[lowest - 0.05, 1.03], row=1, col=column)
+        unit = "(share of errors)" if column == 1 else "(chance to be the nearer of two)"
+        figure.update_xaxes(
+            title=f"{broken(axis, 20)}<br>{broken(unit, 20)}", range=[lowest - 0.05, 1.03], row=1, col=column
+        )
     ticks = [_tick(table, task, name, share) for name, share in zip(named, shares, strict=True)]
     figure.update_yaxes(
         tickvals=list(range(len(named))), ticktext=ticks, range=[len(named) - 0.5, -0.5],
@@ -135,15 +137,13 @@ def _errors(table: pd.DataFrame, task: str) -> go.Figure:
     )  # fmt: skip
     figure.update_yaxes(title="similarity of classes", row=1, col=1)
     first = shares[0] if shares else None
-    of = "" if task == "all" else f" of {html.escape(task)}"
+    of = "" if task == "all" else f" of {task}"
     said = f"{network}: no error{of} to rank"
     if first and halves[0] is not None:
         said = f"{network}: {100 * first.value:.0f} % of {first.n:,} errors{of} are on {nearest} by overlap, "
         said += f"{100 * halves[0]:.0f} % by chance"
-    text = (
-        f"{said}<br><sup>bars are 95 % intervals for these classes; p from permuted classes, of the AUC</sup>"
-    )
-    _lay_out(figure, text, 210 + 46 * len(named), _errors_alt(table, task, named, nearest))
+    title = title_of(said, "bars are 95 % intervals for these classes; p from permuted classes, of the AUC")
+    _lay_out(figure, title, 110 + 46 * len(named), _errors_alt(table, task, named, nearest))
     return figure
 
 
@@ -240,20 +240,13 @@ def _picture(table: pd.DataFrame) -> go.Figure:
             range=[rows - 0.5, -0.5], showgrid=False, automargin=True, tickfont={"size": 12},
             row=1, col=column,
         )  # fmt: skip
-    figure.update_xaxes(
-        title=f"response (spreads from<br>a usual picture of {html.escape(true)})", row=1, col=1
-    )
-    figure.update_xaxes(
-        title=f"margin of {html.escape(true)}<br>(logits; above 0 it is answered)", row=1, col=2
-    )
+    figure.update_xaxes(title=broken(f"response (spreads from a usual picture of {true})", 24), row=1, col=1)
+    figure.update_xaxes(title=broken(f"margin of {true} (logits; above 0 it is answered)", 20), row=1, col=2)
     figure.update_xaxes(zeroline=True, zerolinecolor="#1b1f24", zerolinewidth=1.5)
     figure.update_yaxes(title="unit", row=1, col=1)
     figure.update_yaxes(title="removed so far", row=1, col=2)
-    text, said = _picture_words(table, true, other, counts)
-    _lay_out(figure, text, 200 + 24 * rows, said)
-    figure.update_layout(
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, margin={"t": 110}
-    )
+    title, said = _picture_words(table, true, other, counts)
+    _lay_out(figure, title, 110 + 24 * rows, said)
     return figure
 
 
@@ -277,7 +270,9 @@ def _bar(name: str, labels: list[str], rows: pd.DataFrame, first: int, colours: 
     )
 
 
-def _picture_words(table: pd.DataFrame, true: str, other: str, counts: dict[str, int]) -> tuple[str, str]:
+def _picture_words(
+    table: pd.DataFrame, true: str, other: str, counts: dict[str, int]
+) -> tuple[dict[str, object], str]:
     """The title and the alternative text."""
     network = str(table["network"].iloc[0])
     flipped, random = (
@@ -295,7 +290,7 @@ def _picture_words(table: pd.DataFrame, true: str, other: str, counts: dict[str,
     if found:
         random_words += f", searches among random units in {100 * found.value:.0f} %"
     seen = f"{counts['silent']} silent and {counts['active']} active units, at most {_MOST} of each drawn"
-    title = f"{html.escape(head)}; {turn}<br><sup>{random_words}; {seen}</sup>"
+    title = title_of(f"{head}; {turn}", f"{random_words}; {seen}")
     margins = [float(value) for value in table[table["metric"] == "margin"]["value"]]
     path = ", ".join(f"{value:.2f}" for value in margins)
     alt = (
@@ -306,13 +301,14 @@ def _picture_words(table: pd.DataFrame, true: str, other: str, counts: dict[str,
     return title, alt
 
 
-def _lay_out(figure: go.Figure, title: str, height: int, alt: str) -> None:
+def _lay_out(figure: go.Figure, title: dict[str, object], height: int, alt: str) -> None:
+    top = room_for(title) + 30  # and the legend
     figure.update_layout(
         template="plotly_white",
-        height=height,
-        margin={"l": 10, "r": 10, "t": 110, "b": 70},
+        height=top + height,
+        margin={"l": 10, "r": 10, "t": top, "b": 90},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        title={"text": title, "x": 0.01, "xanchor": "left", "font": {"size": 17}},
+        title=title,
         font=INK,
         meta={"alt": alt},
     )

@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError, closest
-from nadkit.figures._marks import INK, check_columns, mark_of, room_for, title_of
+from nadkit.figures._marks import INK, check_columns, legend_below, mark_of, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,13 +68,16 @@ def necessity(table: pd.DataFrame, task: str = "mean") -> go.Figure:
         for trace in _traces(_of(rows, condition, metric), condition, metric, doses, shift):
             figure.add_trace(trace)
     title = _title(rows, task, doses)
+    legend, below = legend_below(
+        [trace.name for trace in figure.data if trace.showlegend], "removed; loss on"
+    )
     figure.add_hline(y=0, line={"color": "#595959", "width": 1.5, "dash": "dash"})
     figure.update_layout(
         template="plotly_white",
-        height=400 + room_for(title),
+        height=400 + room_for(title) + below,
         margin={"l": 10, "r": 10, "t": room_for(title), "b": 20},
         title=title,
-        legend={"title": {"text": "removed; loss on"}, "tracegroupgap": 4},
+        legend=legend,
         meta={"alt": _alt(rows, task, doses, there)},
         font=INK,
     )
@@ -82,7 +85,7 @@ def necessity(table: pd.DataFrame, task: str = "mean") -> go.Figure:
         title="dose (share of all units that is removed)", tickvals=list(range(len(doses))),
         ticktext=[_tick(rows, dose) for dose in doses], range=[-0.5, len(doses) - 0.5], automargin=True,
     )  # fmt: skip
-    figure.update_yaxes(title="drop of log-odds (nats; 0 loses nothing)", automargin=True)
+    figure.update_yaxes(title="drop of log-odds<br>(nats; 0 loses nothing)", automargin=True)
     return figure
 
 

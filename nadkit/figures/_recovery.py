@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError
-from nadkit.figures._marks import FURTHER, INK, MARKS, OTHER, room_for, title_of
+from nadkit.figures._marks import FURTHER, INK, MARKS, OTHER, broken, legend_below, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def recovery(table: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Readable from 900 pixels of width on.
+        Whole from 640 pixels of width on.
 
     Raises
     ------
@@ -87,19 +87,18 @@ def recovery(table: pd.DataFrame) -> go.Figure:
         figure.add_hline(y=edge - 0.5, line={"color": "#e3e3e3", "width": 1})
     over = " or ".join(rows["interval"].dropna().drop_duplicates())
     title = title_of(_title(rows, methods), f"mean over {over}; bars are 95 % intervals")
-    top, legend = room_for(title) + 10, 26 * (1 + (len(grades) - 1) // 5)
+    top = room_for(title) + 10
+    legend, below = legend_below([html.escape(grade) for grade in grades], "grade")
     figure.update_layout(
         template="plotly_white", font=INK, title=title,
-        height=top + 70 + legend + max(34, 9 * len(grades) + 4) * len(methods),
-        margin={"l": 10, "r": 16, "t": top, "b": 70 + legend},
-        legend={
-            "title": {"text": "grade "}, "orientation": "h", "yref": "container", "y": 0,
-            "yanchor": "bottom", "x": 0, "itemsizing": "constant",
-        },
+        height=top + 90 + below + max(34, 9 * len(grades) + 4) * len(methods),
+        margin={"l": 10, "r": 16, "t": top, "b": 10},
+        legend={**legend, "itemsizing": "constant"},
         meta={"alt": _alt(rows, grades, methods)},
     )  # fmt: skip
     for column, (_, axis) in enumerate(_PANELS, start=1):
-        figure.update_xaxes(title=axis, range=[-0.03, 1.03], tickvals=[0, 0.2, 0.4, 0.6, 0.8, 1], col=column)
+        ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
+        figure.update_xaxes(title=broken(axis, 24), range=[-0.03, 1.03], tickvals=ticks, col=column)
     figure.update_yaxes(
         tickvals=list(range(len(methods))), ticktext=[html.escape(name) for name in methods],
         range=[len(methods) - 0.5, -0.5], showgrid=False, zeroline=False, automargin=True,

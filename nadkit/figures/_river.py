@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nadkit.figures._arcs import clipped
 from nadkit.figures._course import Layer, heights_of, mean_of, order_of, read, smooth, spread
-from nadkit.figures._marks import FURTHER, INK, MARKS, OTHER, room_for, title_of
+from nadkit.figures._marks import FURTHER, INK, MARKS, OTHER, fits, room_for, title_of
 from nadkit.figures._told import many
 
 if TYPE_CHECKING:
@@ -175,10 +175,10 @@ def _layout(
     title, alt = _words(tasks, layers, order)
     names = [html.escape(clipped(layer.name, 24), quote=False) for layer in layers]
     longest = max(map(len, names))
-    flat = len(layers) <= 12 and longest <= 9
+    right = 30 + 8 * max((len(clipped(task, _LONGEST)) for task in tasks), default=0)
+    flat = fits(len(layers), longest, 58 + right)
     bottom = 50 if flat else 50 + round(4.3 * longest)
     top = room_for(title) + 6
-    right = 30 + 8 * max((len(clipped(task, _LONGEST)) for task in tasks), default=0)
     figure.update_layout(
         template="plotly_white", font=INK, title=title, meta={"alt": alt}, showlegend=False,
         hovermode="closest", height=top + round(inner) + bottom,
@@ -186,7 +186,8 @@ def _layout(
     )  # fmt: skip
     figure.update_xaxes(
         tickvals=list(range(len(layers))), ticktext=names, tickangle=0 if flat else -40, title="layer",
-        range=[-0.25, len(layers) - 0.75], showgrid=True, zeroline=False, tickfont={"size": 12},
+        range=[-0.25, len(layers) - 0.75], showgrid=True, zeroline=False,
+        tickfont={"size": 11 if flat else 12},
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=list(bounds))
     middle = (bounds[0] + bounds[1]) / 2

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nadkit.errors import NadkitError
-from nadkit.figures._marks import INK, MARKS, Mark, room_for, title_of
+from nadkit.figures._marks import INK, MARKS, Mark, legend_below, room_for, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,11 +94,12 @@ def units(table: pd.DataFrame, unit: str | None = None) -> go.Figure:
     title = title_of(f"{network}: {said}", "a column a layer, a mark a unit, from the input to the output")
     each = ", ".join(f"{layer} {counts[layer][0]} of {counts[layer][1]}" for layer in layers[:20])
     more = f" and {len(layers) - 20} more layers" if len(layers) > 20 else ""
+    legend, below = legend_below([trace.name or "" for trace in figure.data])
     figure.update_layout(
-        template="plotly_white", title=title, font=INK, height=height + room_for(title),
+        template="plotly_white", title=title, font=INK, height=height + room_for(title) + below,
         margin={"l": 10, "r": 10, "t": room_for(title), "b": 10},
         meta={"alt": f"Units of {network} by layer. {said}: {each}{more}."},
-        legend={"orientation": "h", "y": -0.12},
+        legend={**legend, "itemsizing": "constant"},
     )  # fmt: skip
     return figure
 
