@@ -217,7 +217,7 @@ def _picture(table: pd.DataFrame) -> go.Figure:
     first = table[(table["condition"] == "whole") & (table["metric"] == "margin")].iloc[0]
     true, other = str(first["task"]), str(first["other_task"])
     kinds = {"silent": (true, MARKS["removed"].colour), "active": (other, MARKS["kept"].colour)}
-    figure = make_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.24)
+    figure = make_subplots(rows=1, cols=2, column_widths=[0.56, 0.44], horizontal_spacing=0.29)
     counts, names = {}, list[str]()
     for kind, (task, colour) in kinds.items():
         found = table[table["metric"] == kind].dropna(subset="value")
