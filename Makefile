@@ -27,8 +27,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 tour: $(INSTALLED)  ## take the bundled network apart; writes build/tour.html
 	$(PY) -m nadkit tour
 
-lab: $(INSTALLED)  ## open JupyterLab on the tour
-	$(VENV)/bin/jupyter lab notebooks/00_tour.ipynb
+# Options of JupyterLab: as root, in a container, it starts with LAB=--allow-root alone.
+LAB ?=
+
+lab: $(INSTALLED)  ## open JupyterLab on the tour (with options: LAB="--allow-root --no-browser")
+	$(VENV)/bin/jupyter lab $(LAB) notebooks/00_tour.ipynb
 
 docs: $(INSTALLED)  ## build the documentation, lessons executed; docs/_build/html/index.html
 	$(PY) docs/make.py
