@@ -17,7 +17,8 @@ project, author, copyright = "nadkit", "The nadkit developers", "The nadkit deve
 version = release = nadkit.__version__
 language = "en"
 extensions = [
-    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "docstrings", "mathml",
+    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton",
+    "docstrings", "fitting", "mathml",
 ]  # fmt: skip
 
 # Pages
@@ -47,6 +48,7 @@ html_theme = "sphinx_book_theme"
 html_title = "nadkit"
 html_static_path = [str(HERE / "_static"), str(HERE / "_build" / "vendor")]
 html_css_files = ["nadkit.css"]
+html_js_files = ["wide.js"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False

@@ -17,6 +17,9 @@ import nbformat
 ROOT = Path(__file__).parents[1]
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d+%\|")  # tqdm's, in words
+HEAD = re.compile(r"_(?=[^<>]*</th>)")
+"""An underscore in the head of a column or a row: the names of measures may be broken there."""
+
 LIVE = "Here is something to explore: it needs a notebook with a kernel."
 FENCE = re.compile(r"^```python\n(.*?)^```\n", re.S | re.M)
 
@@ -102,6 +105,8 @@ def drawn(notebook: Any) -> Any:
             cell.outputs = outputs = [o for o in outputs if o is live[0] or WIDGET not in o.get("data", {})]
         for output in outputs:
             data = output.get("data", {})
+            if 'class="dataframe"' in data.get("text/html", ""):
+                data["text/html"] = HEAD.sub(r"_<wbr>", data["text/html"])
             if PLOTLY in data:
                 data["text/html"] = figure_html(data.pop(PLOTLY))
             elif WIDGET in data:

@@ -90,7 +90,7 @@ def tour(out: Path, *, learn: bool = False) -> int:
     more = (
         f'<h2>The evidence, task by task</h2><p class="answer">{html.escape(answer)}</p>'
         f"<p>Masks {source}. In brackets: intervals of 95 %.</p>"
-        f'<div class="output_area">{table.to_html(border=0, classes="evidence", justify="left")}</div>'
+        f"{wide(table.to_html(border=0, classes='evidence', justify='left'), 'The evidence')}"
     )
     out.write_text(build_page(notebook, more), encoding="utf-8")
     print(f"\n{table_text(table)}\n\n{answer}\n\nIn {time.perf_counter() - started:.0f} s: {out.resolve()}")
@@ -181,6 +181,15 @@ p code, li code { background: #f3f5f7; border-radius: 4px; padding: .1em .3em }
 pre { margin: 0; padding: 9px 12px; overflow-x: auto }
 .input { margin: 1em 0; border: 1px solid #d8dee4; border-radius: 6px; background: #f6f8fa }
 .output_area { margin: .8em 0; overflow-x: auto } .output_area pre { white-space: pre-wrap }
+.wide { overflow-x: auto } .wide .plot { min-width: 640px } .output_area, .wide { --page: #fff }
+.output_area, .wide, .input pre { scrollbar-color: #6b7480 #e4e8ec; background:
+  linear-gradient(to right, var(--page, #f6f8fa) 40%, transparent) 0 0 / 48px 100% no-repeat local,
+  linear-gradient(to left, var(--page, #f6f8fa) 40%, transparent) 100% 0 / 48px 100% no-repeat local,
+  linear-gradient(to right, #0004, transparent) 0 0 / 14px 100% no-repeat scroll,
+  linear-gradient(to left, #0004, transparent) 100% 0 / 14px 100% no-repeat scroll }
+.wide + .hint { display: none; margin: .2em 0; color: #57606a; font-size: 13px; text-align: right }
+@media (max-width: 679px) { .wide:has(.plot) + .hint { display: block } }
+@media (max-width: 920px) { .wide:has(table) + .hint { display: block } }
 .output_stdout pre, .answer { border-left: 4px solid #0b5cad; background: #eef4fb; padding: 9px 12px }
 .output_error pre, .output_stderr pre { border-left: 4px solid #b3261e; background: #fdf0ef }
 .k, .kn, .kc, .ow { color: #8a1f6d } .s1, .s2, .sa { color: #0a5c2b } .c1 { color: #57606a }
@@ -190,6 +199,7 @@ main tr > * { padding: 3px 16px 3px 0; vertical-align: top; white-space: nowrap;
 main tr, main th { text-align: left !important }
 main thead th { border-bottom: 2px solid #d8dee4 } [rowspan], [rowspan] ~ * { border-top: 1px solid #d8dee4 }
 """
+HINT = '<p class="hint" aria-hidden="true">wider than the page: scroll sideways ⟷</p>'
 # Nothing may be loaded from anywhere, so that the page shows the same offline and in ten years.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -220,17 +230,23 @@ def build_page(notebook: Any, more: str = "") -> str:
     )
 
 
+def wide(content: str, name: str) -> str:
+    """Return content that scrolls sideways where the page is narrower, and says so."""
+    said = f"{name}; it scrolls sideways where the page is narrow"
+    return f'<div class="wide" role="region" aria-label="{said}" tabindex="0">{content}</div>{HINT}'
+
+
 def figure_html(figure: Mapping[str, Any]) -> str:
     """Return a figure that the page's one copy of plotly.js draws, with the words in its `layout.meta`."""
     layout = {key: value for key, value in figure["layout"].items() if key != "width"}
     alt = html.escape(str((layout.get("meta") or {}).get("alt") or "figure without a description"))
     parts = (figure["data"], layout, {"responsive": True, "displayModeBar": False})
     drawn = ", ".join(json.dumps(part).replace("</", "<\\/") for part in parts)
-    return (
-        f'<figure><div class="plot" role="img" aria-label="{alt}"></div>'
+    plot = (
+        f'<div class="plot" role="img" aria-label="{alt}"></div>'
         f"<script>Plotly.newPlot(document.currentScript.previousElementSibling, {drawn})</script>"
-        f"<figcaption>{alt}</figcaption></figure>"
     )
+    return f"<figure>{wide(plot, 'Figure')}<figcaption>{alt}</figcaption></figure>"
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ pytest.importorskip("sphinx", reason="the documentation is built with sphinx: ma
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
+from docutils import nodes, utils  # noqa: E402 - comes with sphinx
 from launch import BLOCK, Launch, with_links  # noqa: E402 - beside the pages, not in the package
 from make import EXECUTED, notebooks, page_of, relinked  # noqa: E402
 from running import PLOTLY, WIDGET, drawn, executed, notebook_of, snippets  # noqa: E402
 
 sys.path.append(str(DOCS / "_sphinx"))
 from docstrings import as_numpydoc, process, release  # noqa: E402
+from fitting import fit, is_prose  # noqa: E402
 
 NAMESPACES = [name for name, home in nadkit._HOMES.items() if home is None]
 PROSE = [path for folder in ("how-to", "explanation") for path in sorted((DOCS / folder).glob("*.md"))]
@@ -374,6 +376,35 @@ def test_outputs_become_what_a_page_without_a_kernel_shows() -> None:
     said, live = drawn(notebook).cells[0].outputs
     assert said["text"] == "kept  30%|"
     assert "needs a notebook" in live["data"]["text/html"]
+
+
+def test_names_of_measures_may_be_broken_in_the_heads_of_tables() -> None:
+    table = '<table class="dataframe"><th id="a_b">hit_rate_step</th><td>mask_seeds</td></table>'
+    notebook = notebook_of("```python\n1\n```\n")
+    notebook.cells[0].outputs = [{"output_type": "display_data", "data": {"text/html": table}}]
+    assert drawn(notebook).cells[0].outputs[0]["data"]["text/html"] == table.replace(
+        "hit_rate_step", "hit_<wbr>rate_<wbr>step"
+    )
+
+
+def test_tables_are_broken_after_underscores_and_never_within_a_number() -> None:
+    def cell(text: str) -> str:
+        document = utils.new_document("page")
+        entry = nodes.paragraph("", text)
+        document += nodes.table("", nodes.entry("", entry))
+        fit(None, document, "page")
+        return "".join(part.astext() for part in entry.children)
+
+    assert cell("drop_own of __init__") == "drop_<wbr>own of __init__"
+    assert cell("0.99 [0.98, 1.00]") == "0.99\xa0[0.98,\xa01.00]"
+    assert cell("13.5 s") == "13.5\xa0s"
+    assert cell("1 of its own") == "1 of its own"
+
+
+def test_sentences_are_wrapped_and_columns_are_not() -> None:
+    assert is_prose("keeping 30 % of the units solves the task. It does not show more.\nTrue")
+    assert not is_prose("layer    units\nstem        24")
+    assert not is_prose("stem\n  24 units")
 
 
 def test_a_picture_stands_in_for_its_widget() -> None:
