@@ -7,8 +7,8 @@ from typing import Any
 
 from docutils import nodes
 
-NUMBER = re.compile(r"[-−+]?[\d.,]+ (?:\[[^\]]*\]|[^\W\d]{1,3}|×|%)")
-"""A number with its interval or its unit."""
+NUMBER = re.compile(r"(?P<value>[-−+]?[\d.,]+ )(?:(?P<interval>\[[^\]]*\])|(?:[^\W\d]{1,3}|×|%))")
+"""A number with its interval, which may stand below it but not be broken, or with its unit."""
 
 COLUMNS = re.compile(r"\S {2,}\S")
 """What is set in columns has wide gaps within lines; sentences have none."""
@@ -43,8 +43,10 @@ def fit(app: object, doctree: nodes.document, name: str) -> None:
     del app, name
     for table in list(doctree.findall(nodes.table)):
         for text in list(table.findall(nodes.Text)):
-            if NUMBER.fullmatch(text.astext()):
-                text.parent.replace(text, nodes.Text(text.astext().replace(" ", "\N{NO-BREAK SPACE}")))
+            if number := NUMBER.fullmatch(text.astext()):
+                free = number["value"] if number["interval"] else ""
+                kept = text.astext()[len(free) :].replace(" ", "\N{NO-BREAK SPACE}")
+                text.parent.replace(text, nodes.Text(free + kept))
             else:
                 loosen(text)
     for block in doctree.findall(nodes.literal_block):
