@@ -233,7 +233,7 @@ def build_page(notebook: Any, more: str = "") -> str:
 def wide(content: str, name: str) -> str:
     """Return content that scrolls sideways where the page is narrower, and says so."""
     said = f"{name}; it scrolls sideways where the page is narrow"
-    return f'<div class="wide" role="region" aria-label="{said}" tabindex="0">{content}</div>{HINT}'
+    return f'<div class="wide" role="group" aria-label="{said}" tabindex="0">{content}</div>{HINT}'
 
 
 def figure_html(figure: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     place.tabIndex = 0;
     if (!place.matches(named)) return;
-    place.setAttribute("role", "region");
+    place.setAttribute("role", "group"); // a region would be a landmark, and there are many
     const what = place.querySelector("table") ? "Table" : place.matches(".nadkit-scroll") ? "Figure" : "Output";
     place.setAttribute("aria-label", `${what}, wider than the page: it scrolls sideways`);
     if (place.nextElementSibling?.matches(".nadkit-hint")) return;

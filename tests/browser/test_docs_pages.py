@@ -77,7 +77,7 @@ def test_what_is_wider_than_the_page_says_so(page: Page, built_docs: Path, name:
     found = page.evaluate(HINTED)
     wide = [place for place in found if place[0] > 8]
     assert bool(wide) == (name != "index.html")
-    assert [place[1:] for place in wide] == [["region", 0, True]] * len(wide)
+    assert [place[1:] for place in wide] == [["group", 0, True]] * len(wide)
     assert not [place for place in found if place[0] <= 8 and place[3]]
     assert violations(page, axe, "article .nadkit-wide") == [] or not wide
 
@@ -113,7 +113,7 @@ def test_names_in_tables_are_not_broken_within_words(page: Page, built_docs: Pat
     assert names.evaluate_all("all => all.map(e => e.getClientRects().length)") == [1] * names.count()
 
 
-def test_the_tours_figure_is_whole_on_a_narrow_screen(chromium: Browser, tmp_path: Path) -> None:
+def test_the_tours_figure_is_whole_on_a_narrow_screen(chromium: Browser, tmp_path: Path, axe: Path) -> None:
     figure = json.loads(drawings()["whether"].to_json())
     output = nbformat.v4.new_output("display_data", data={FIGURE: figure})
     cell = nbformat.v4.new_code_cell("figure", outputs=[output])
@@ -128,6 +128,7 @@ def test_the_tours_figure_is_whole_on_a_narrow_screen(chromium: Browser, tmp_pat
         assert plot
         assert plot["width"] >= NARROW
         expect(page.locator(".wide + .hint")).to_be_visible()
+        assert violations(page, axe, ".wide") == []
         page.set_viewport_size({"width": 1280, "height": 900})
         expect(page.locator(".wide + .hint")).to_be_hidden()
 
