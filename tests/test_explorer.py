@@ -395,6 +395,16 @@ def test_evidence_at_hand_is_not_measured_again(network, masks, images, monkeypa
         metric = explorer.panel("evidence").state["metric"]
         assert rows["kept"] == pytest.approx(value_of(table, task, "kept", metric), abs=1e-4)
         assert not explorer.panel("evidence").state.get("need")
+    explorer.matrix = "accepted"
+    state = explorer.panel("matrix").state
+    assert not state.get("need")
+    cells = table[(table["metric"] == "accepted") & (table["condition"] == "kept")]
+    by_hand = cells.set_index(["task", "other_task"])["value"]
+    for task, values in zip(state["rows"], state["values"], strict=True):
+        for other, value in zip(state["columns"], values, strict=True):
+            assert value == pytest.approx(by_hand[task, other], abs=1e-3)
+    explorer.threshold = 0.4  # the table is of 0.5
+    assert explorer.panel("matrix").state["need"]
 
 
 def test_evidence_at_hand_stays_for_every_class_and_also_when_nobody_looks():
