@@ -17,8 +17,8 @@ from nadkit.widgets.lessons.lesson import Lesson, one_of
 from nadkit.widgets.lessons.material import Material, a_task, check, material, whole
 from nadkit.widgets.stills.charts import courses
 from nadkit.widgets.stills.panels import told
-from nadkit.widgets.stills.photos import over
-from nadkit.widgets.stills.svg import beside, document, lines_of_text
+from nadkit.widgets.stills.photos import few, over
+from nadkit.widgets.stills.svg import document, lines_of_text
 from nadkit.widgets.views.needs import State, found
 
 if TYPE_CHECKING:
@@ -226,10 +226,8 @@ class MosaicPlayer(Lesson):
             return document(title, lines_of_text(told(state))), " ".join([f"{title}.", *told(state)])
         picture, energy = state["picture"], state["map"]
         shown = f"energy of {self.condition} in {self.layer}" if energy else "no map"
-        pair = beside(
-            over(picture["src"], picture["box"], f"{self._task} is framed"),
-            over(picture["src"], picture["box"], shown, energy),
-        )
+        (small,) = few([picture])
+        pair = over(small["src"], picture["box"], (f"{self._task} is framed", shown), energy)
         course = courses(state["layers"], state["lines"], CHANCE, self.layer)
         svg = document(title, pair, lines_of_text(["hit rate, layer by layer"], heading=True), course)
         return svg, f"{title}. {picture['alt'].capitalize()}. {state['sentence']}"

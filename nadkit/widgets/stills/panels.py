@@ -103,7 +103,8 @@ def _pictures(state: State) -> tuple[list[Block], list[str]]:
     one = state["chosen"]
     if one:
         blocks.append(lines_of_text([one["title"]], heading=True))
-        parts = [Block(image(one["picture"]["src"], 0, 0, 112), 112, 116)]
+        (small,) = few([one["picture"]], room)
+        parts = [Block(image(small["src"], 0, 0, 112), 112, 116)]
         if one.get("scores"):
             rows = [
                 (name, [(value, f"{value:.2f}") for value in values])

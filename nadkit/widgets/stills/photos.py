@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,16 +20,35 @@ CIVIDIS = torch.tensor(
 LETTERS = 30_000
 """What the pictures of one still take at most, so that a saved notebook stays small."""
 
+SIDES = (112, 80, 56, 40, 28)
+"""Pixels a side of pictures that would take more; those of a photograph hardly shrink by packing."""
 
-def few(shown: Sequence[Mapping[str, Any]], letters: int = LETTERS) -> list[Mapping[str, Any]]:
-    """Return the first pictures, as many as are not too much for one still."""
-    found: list[Mapping[str, Any]] = []
-    for one in shown:
-        letters -= len(one["src"])
-        if letters < 0 and found:
-            break
-        found.append(one)
+
+def few(shown: Sequence[Mapping[str, Any]], letters: int = LETTERS) -> list[dict[str, Any]]:
+    """Return pictures that are not too much for one still: smaller if need be, then the first of them."""
+    found = [dict(one) for one in shown]
+    for side in SIDES:
+        if sum(len(one["src"]) for one in found) <= letters:
+            return found
+        found = [{**one, "src": shrunk(one["src"], side)} for one in found]
+    while len(found) > 1 and sum(len(one["src"]) for one in found) > letters:
+        found.pop()
     return found
+
+
+def shrunk(src: str, most: int) -> str:
+    """Return a picture at the address that `png_uri` gave it, with at most so many pixels a side."""
+    file = base64.b64decode(src.partition(",")[2])
+    width, height = struct.unpack(">II", file[16:24])
+    if max(width, height) <= most:
+        return src
+    (length,) = struct.unpack(">I", file[33:37])
+    # Each line begins with the number of its filter, which `png_uri` leaves at none.
+    lines = torch.tensor(list(zlib.decompress(file[41 : 41 + length])), dtype=torch.float32)
+    pixels = lines.reshape(height, 1 + 3 * width)[:, 1:].reshape(height, width, 3).permute(2, 0, 1)
+    size = (max(1, height * most // max(width, height)), max(1, width * most // max(width, height)))
+    small = torch.nn.functional.adaptive_avg_pool2d(pixels, size)
+    return png_uri(small.round().byte().permute(1, 2, 0))
 
 
 def image(src: str, x: float, y: float, size: float, more: str = "") -> str:
@@ -81,13 +103,16 @@ def heats(maps: Sequence[Mapping[str, Any]], size: int = 72) -> Block:
 def over(
     src: str,
     box: Sequence[float],
-    caption: str,
-    rows: Sequence[Sequence[float]] | None = None,
+    captions: Sequence[str],
+    rows: Sequence[Sequence[float]] | None,
     size: int = 168,
 ) -> Block:
-    """Return a picture with a frame in it and, over it, a map of numbers from 0 to 1."""
-    parts = [image(src, 0, 0, size)]
+    """Return a picture with a frame in it, and again under a map of numbers from 0 to 1; captions of both."""
+    far = size + max([24.0, room(captions[0]) + 16 - size])
+    again = f'<use href="#picture" x="{far:g}"/>'  # the picture is in the file once
+    parts = [image(src, 0, 0, size, 'id="picture"'), again]
     if rows is not None:
-        parts.append(image(heat(rows), 0, 0, size, 'opacity="0.7"'))
-    parts += [outline(box, 0, 0, size), words(0, size + 14, cut(caption, size + 40))]
-    return Block("".join(parts), max(size, room(cut(caption, size + 40))), size + 20)
+        parts.append(image(heat(rows), far, 0, size, 'opacity="0.7"'))
+    for x, caption in zip((0, far), captions, strict=True):
+        parts += [outline(box, x, 0, size), words(x, size + 14, cut(caption, 2 * size))]
+    return Block("".join(parts), far + max(size, room(cut(captions[1], 2 * size))), size + 20)
