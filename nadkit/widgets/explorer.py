@@ -306,4 +306,5 @@ class Explorer(Chosen):
                 self._answers.ask([])
             for kind, state in self._states().items():
                 self._panels[kind].show(state)
-            self._picture.follow()
+            for picture in (self._picture, *(panel.picture for panel in self._panels.values())):
+                picture.follow()

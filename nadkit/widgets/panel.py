@@ -63,7 +63,6 @@ class Panel(anywidget.AnyWidget):
         """Draw another state, if it is another."""
         if dict(state) != self.state:
             self.state = dict(state)
-        self.picture.follow()
 
     def _still(self) -> tuple[str, str]:
         """Return an SVG document of what is drawn, and its words."""

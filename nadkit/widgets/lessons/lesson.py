@@ -136,7 +136,8 @@ class Lesson(Panel):
                 state = self._state()
             except Exception as error:
                 state = {**self.state, "error": f"{type(error).__name__}: {error}"}
-            self.show(state)
+            self.show(state)  # the page first, and then the picture that it hides
+            self.picture.follow()
 
 
 def one_of(value: Any, there: Iterable[str], what: str, where: str) -> str:
