@@ -30,6 +30,7 @@ from nadkit.widgets.still import Still
 from nadkit.widgets.stills import photos, svg
 from nadkit.widgets.stills.charts import bars, courses, dots, matrix
 from nadkit.widgets.stills.panels import WAITS, panel_still
+from nadkit.widgets.views.pictures import MOST
 
 SVG = "{http://www.w3.org/2000/svg}"
 STRANGE = 'a</text><b> & "c" \x07 文字'
@@ -191,6 +192,20 @@ def test_what_is_missing_is_said(explorer: Explorer) -> None:
     assert "RuntimeError: no luck" in explorer.panel("evidence")._still()[1]
     alone = nk.explore(None, hand.make_masks(1))
     assert "The network is not at hand" in alone.panel("pictures")._still()[1]
+
+
+def test_a_full_strip_is_not_counted_as_if_it_were_all() -> None:
+    png = png_uri(torch.zeros(2, 2, 3, dtype=torch.uint8))
+    one = {"index": 0, "src": png, "caption": "", "alt": ""}
+    for count, words in (
+        (1, "1 picture"),
+        (MOST - 1, f"{MOST - 1} pictures"),
+        (MOST, f"{MOST} pictures or more"),
+    ):
+        state = {"title": "Pictures", "image": None, "chosen": None, "strips": [["right", [one] * count]]}
+        made, said = panel_still("pictures", state)
+        assert said == f"Pictures. right: {words}."
+        assert f">right: {words}<" in made
 
 
 def test_a_panel_of_another_kind_has_words() -> None:

@@ -257,7 +257,7 @@ def test_all_five_in_a_notebook(either: Lab, axe: Path, shots: Path) -> None:
     # Pictures follow the answers that the page asked for, each in its own output, where the widget hides it.
     lab.output(2).scroll_into_view_if_needed()
     expect(lab.output(2).locator(".nadkit-frame").first).to_be_visible(timeout=PATIENCE * 1000)
-    for at, words in ((2, re.compile("response [0-9]")), (5, re.compile(stopped))):
+    for at, words in ((2, re.compile(r"most: \w+ [0-9.]+,")), (5, re.compile(stopped))):
         still = lab.output(at).locator("figure[class^=nadkit-still]")
         expect(still).to_have_count(1)
         expect(still).to_be_hidden()

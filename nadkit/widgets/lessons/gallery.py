@@ -218,5 +218,5 @@ class UnitGallery(Lesson):
         if not state["pictures"]:
             return document(title, lines), " ".join([f"{title}.", facts, *told(state)])
         shown = few(state["pictures"])
-        names = "; ".join(str(one["alt"]) for one in shown)
+        names = ", ".join(str(one["caption"]) for one in shown)
         return document(title, pictures(shown), lines), f"{title}: {names}. {facts}"

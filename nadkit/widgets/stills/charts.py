@@ -78,7 +78,7 @@ def courses(
         )
     parts += [
         f'<path d="M{left} {top + high * (1 - tick):g}h{wide:g}" stroke="{EDGE}"/>'
-        + words(left - 5, top + high * (1 - tick) + 4, f"{tick * most:.3g}", "end")
+        + words(left - 5, top + high * (1 - tick) + 4, f"{tick * most:.2g}", "end")
         for tick in (0, 0.5, 1)
     ]
     if chance is not None:

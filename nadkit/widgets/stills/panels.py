@@ -9,6 +9,7 @@ from nadkit.widgets.stills.charts import bars, dots, matrix
 from nadkit.widgets.stills.photos import few, heats, image, pictures
 from nadkit.widgets.stills.svg import Block, beside, chips, document, fields, lines_of_text
 from nadkit.widgets.views.needs import OLD
+from nadkit.widgets.views.pictures import MOST
 from nadkit.widgets.views.words import many
 
 State = Mapping[str, Any]
@@ -96,10 +97,14 @@ def _pictures(state: State) -> tuple[list[Block], list[str]]:
     blocks, said, room = [], [], 24_000
     for head, strip in state["strips"]:
         shown = few(strip, room // 2)
-        more = f"; the first {len(shown)} are drawn" if len(shown) < len(strip) else ""
-        blocks.append(lines_of_text([f"{head}: {many(len(strip), 'picture')}{more}"], heading=True))
-        blocks.append(pictures(shown, 48, state["image"]))
-        said.append(f"{head}: {many(len(strip), 'picture')}")
+        # A strip that is full has left pictures out.
+        count = f"{len(strip)} pictures or more" if len(strip) == MOST else many(len(strip), "picture")
+        more = f", the first {len(shown)} are drawn" if len(shown) < len(strip) else ""
+        blocks += [
+            lines_of_text([f"{head}: {count}{more}"], heading=True),
+            pictures(shown, 48, state["image"]),
+        ]
+        said.append(f"{head}: {count}")
     one = state["chosen"]
     if one:
         blocks.append(lines_of_text([one["title"]], heading=True))
@@ -115,7 +120,8 @@ def _pictures(state: State) -> tuple[list[Block], list[str]]:
         said.append(one["title"])
         if one.get("maps"):
             blocks += [lines_of_text([one["maps_title"]], heading=True), heats(one["maps"])]
-            said += [f"{one['maps_title']}: {'; '.join(shown['alt'] for shown in one['maps'])}"]
+            ends = dict.fromkeys(one["maps"][at]["alt"] for at in (0, -1))
+            said.append(f"{one['maps_title']}, from {' to '.join(ends)}")
         if one.get("why"):
             blocks += [
                 lines_of_text([one["why_title"]], heading=True),
