@@ -46,7 +46,8 @@ from nadkit.widgets import Explorer, Panel
 from nadkit.widgets.answers import Answers, Failed
 from nadkit.widgets.explorer import PANELS
 from nadkit.widgets.panel import source
-from nadkit.widgets.still import still_svg
+from nadkit.widgets.stills.map import map_svg
+from nadkit.widgets.stills.svg import cut
 from nadkit.widgets.subject import MOST_OF_CLASS, Subject
 from nadkit.widgets.views import network as map_view
 from nadkit.widgets.views.pictures import MOST as MOST_IN_STRIP
@@ -394,6 +395,16 @@ def test_evidence_at_hand_is_not_measured_again(network, masks, images, monkeypa
         metric = explorer.panel("evidence").state["metric"]
         assert rows["kept"] == pytest.approx(value_of(table, task, "kept", metric), abs=1e-4)
         assert not explorer.panel("evidence").state.get("need")
+    explorer.matrix = "accepted"
+    state = explorer.panel("matrix").state
+    assert not state.get("need")
+    cells = table[(table["metric"] == "accepted") & (table["condition"] == "kept")]
+    by_hand = cells.set_index(["task", "other_task"])["value"]
+    for task, values in zip(state["rows"], state["values"], strict=True):
+        for other, value in zip(state["columns"], values, strict=True):
+            assert value == pytest.approx(by_hand[task, other], abs=1e-3)
+    explorer.threshold = 0.4  # the table is of 0.5
+    assert explorer.panel("matrix").state["need"]
 
 
 def test_evidence_at_hand_stays_for_every_class_and_also_when_nobody_looks():
@@ -1084,7 +1095,7 @@ def test_masks_that_keep_nothing_or_everything(network, images, score):
     if score == 0:
         assert "so it has no links" in explorer.panel("unit").state["facts"]
         assert explorer.to_frame("unit").empty
-    assert "<svg" in still_svg(explorer._subject, explorer.choice)
+    assert "<svg" in map_svg(explorer._subject, explorer.choice)
     explorer.snapshot()
 
 
@@ -1265,7 +1276,10 @@ def test_a_static_picture_stands_before_the_widget(explorer, monkeypatch):
     assert f"<figcaption>{words} This is a static picture" in text
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "http" not in re.sub(r'src="[^"]*"', "", text)
-    assert sum(bool(explorer.panel(kind).still) for kind in PANELS) == 1
+    # A picture of its own for each panel; that of the explorer goes by the controls, which it always shows.
+    assert [explorer.panel(kind).still for kind in PANELS] == [
+        explorer.panel(kind).model_id for kind in PANELS
+    ]
 
 
 def svg_of(text: str) -> ET.Element:
@@ -1300,7 +1314,10 @@ def test_names_of_any_letters(other, monkeypatch):
             assert explorer.layer == layer
         picture, _ = shown(explorer, monkeypatch)
         svg = svg_of(picture.data)  # well-formed, or this raises
-        assert texts(svg)[0] == f"a network: {task}"
+        assert svg.findtext("{http://www.w3.org/2000/svg}title") == f"a network: {task}"
+        assert texts(svg)[0] == cut(f"a network: {task}", 720)
+        for kind in PANELS:  # and of every panel by itself
+            svg_of(explorer.panel(kind).picture._made())
         html = ET.fromstring(xhtml(picture.data))
         assert html.find("img").get("alt") == explorer.panel("controls").state["summary"]
         strict(states(explorer))

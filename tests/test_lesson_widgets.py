@@ -20,8 +20,8 @@ from nadkit import questions, widgets
 from nadkit.errors import ImageError, NadkitError
 from nadkit.masks import MaskSet
 from nadkit.measures import wilson
-from nadkit.widgets.lessons import stills
 from nadkit.widgets.still import figure_html
+from nadkit.widgets.stills.charts import courses
 
 
 def asks(widget: widgets.Panel, **content: Any) -> None:
@@ -117,7 +117,7 @@ def test_grid_does_not_turn_past_its_ends() -> None:
 
 
 def test_no_line_is_drawn_across_a_layer_without_a_value() -> None:
-    svg = stills.courses("hits", ["a", "b", "c", "d"], {"kept": [0.1, None, 0.3, 0.4]})
+    svg = courses(["a", "b", "c", "d"], {"kept": [0.1, None, 0.3, 0.4]}).parts
     (line,) = re.findall(r'<path d="(M[^"]+)" fill="none" stroke="#0072B2"', svg)
     assert re.findall("[ML]", line) == ["M", "M", "L"]
 

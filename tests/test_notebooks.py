@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import statistics
@@ -10,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nbclient
 import nbformat
@@ -19,6 +21,8 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WIDGET = "application/vnd.jupyter.widget-view+json"
+BAR = re.compile(r"\d+%\|")  # of progress
 SHIPPED = ROOT / "nadkit" / "data"
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -69,6 +73,28 @@ def speechless_pictures(notebook: Any) -> list[str]:
             layout = data.get("application/vnd.plotly.v1+json", {"layout": {"meta": {"alt": "-"}}})["layout"]
             if not (layout.get("meta") or {}).get("alt"):
                 found.append(f"cell {number}: a figure without layout.meta['alt']")
+    return found
+
+
+def shapes_of(figure: str) -> int:
+    """How much a widget's static picture draws: paths, pictures and frames; 0 if it is words alone."""
+    (encoded,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', figure)
+    drawing = ElementTree.fromstring(base64.b64decode(encoded).decode())
+    shapes = [
+        node for node in drawing.iter() if node.tag.rpartition("}")[2] in {"path", "image", "rect", "use"}
+    ]
+    return len(shapes) - 1  # the ground
+
+
+def undrawn_widgets(notebook: Any) -> list[str]:
+    """Widgets in whose place a page without a kernel shows no picture."""
+    found = []
+    for number, cell in enumerate(notebook.cells):
+        data = [output.get("data", {}) for output in cell.get("outputs", [])]
+        live = sum(WIDGET in one and not BAR.search(one.get("text/plain", "")) for one in data)
+        stills = [one["text/html"] for one in data if "nadkit-still" in one.get("text/html", "")]
+        found += [f"cell {number}: {live} widgets, {len(stills)} pictures"] * (live != len(stills))
+        found += [f"cell {number}: a picture of words alone" for one in stills if not shapes_of(one)]
     return found
 
 
@@ -125,6 +151,7 @@ def test_notebook_runs(
     assert [o["text"] for o in outputs if o.output_type == "stream" and o["name"] == "stderr"] == []
     assert outputs, "it shows nothing"
     assert speechless_pictures(done) == []
+    assert undrawn_widgets(done) == []
     assert faults_of_early_checks(done) == []
     assert faults_of_claim(done) == []
 
@@ -213,6 +240,29 @@ def test_pictures_without_words_are_noticed() -> None:
     shown = [data, *({"application/vnd.plotly.v1+json": figure} for figure in figures)]
     notebook.cells[0].outputs = [nbformat.v4.new_output("display_data", data=data) for data in shown]
     assert len(speechless_pictures(notebook)) == 4
+
+
+def test_widgets_without_a_drawing_are_noticed() -> None:
+    def figure(*shapes: str) -> str:
+        drawing = f'<svg xmlns="http://www.w3.org/2000/svg"><rect/>{"".join(shapes)}<text>words</text></svg>'
+        encoded = base64.b64encode(drawing.encode()).decode()
+        return (
+            f'<figure class="nadkit-still-1"><img alt="x" src="data:image/svg+xml;base64,{encoded}"></figure>'
+        )
+
+    widget = {WIDGET: {}, "text/plain": "Panel()"}
+    cases: list[tuple[list[dict[str, Any]], int]] = [
+        ([{"text/html": figure("<path/>")}, widget], 0),
+        ([{"text/html": figure("<image/>")}, widget], 0),
+        ([{"text/html": figure()}, widget], 1),
+        ([widget], 1),
+        ([{"text/html": figure("<path/>")}, widget, widget], 1),
+        ([{WIDGET: {}, "text/plain": "one-vs-rest: 100%|###| 20/20"}], 0),
+    ]
+    for shown, faults in cases:
+        notebook = notebook_of("x")
+        notebook.cells[0].outputs = [nbformat.v4.new_output("display_data", data=data) for data in shown]
+        assert len(undrawn_widgets(notebook)) == faults, shown
 
 
 def markdown(source: str, **metadata: Any) -> Any:

@@ -14,8 +14,10 @@ from nadkit.widgets import frames, views
 from nadkit.widgets.answers import Answers, Key
 from nadkit.widgets.chosen import Chosen
 from nadkit.widgets.panel import Panel
-from nadkit.widgets.still import display_with, still_html
+from nadkit.widgets.still import Still
+from nadkit.widgets.stills.map import map_svg
 from nadkit.widgets.subject import Subject
+from nadkit.widgets.views.words import summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +92,11 @@ class Explorer(Chosen):
         # A cell that is run again takes its output away: answers of an explorer that nobody sees are let go.
         self._panels["map"]._view_count = 0
         self._panels["map"].observe(self._unseen, names="_view_count")
-        self._panels["controls"].still = self._panels["controls"].model_id or ""
+        # Marks are of the masks, so the picture of the map is whole from the start. Controls, which every
+        # explorer shows, hide the picture of it all.
+        map_, controls = self._panels["map"], self._panels["controls"]
+        map_.picture = Still(map_.still, self._still, lambda: True)
+        self._picture = Still(controls.still, self._still, lambda: True)
         self._held = False
         self.observe(self._changed, names=list(self.CHOSEN))
         self._refresh()
@@ -137,15 +143,19 @@ class Explorer(Chosen):
         return frames.frame(panel, self._subject, self.choice, self._answers)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Work out everything that is on screen, and wait until it is there.
+        """Work out everything that is on screen, and wait until it is there, in static pictures as well.
+
+        That is what all panels show, or those panels that were displayed by themselves and no others.
 
         Raises
         ------
         NadkitError
             It took longer than `timeout` seconds.
         """
+        alone = [kind for kind in PANELS if self._panels[kind].picture.displayed]
+        kinds = PANELS if self._picture.displayed or not alone else alone
         # What a picture asks is known only once the network has answered, so the keys are looked up anew.
-        self._answers.work_all(lambda: [key for kind in PANELS for key in self._keys(kind)], timeout)
+        self._answers.work_all(lambda: [key for kind in kinds for key in self._keys(kind)], timeout)
 
     def close(self) -> None:
         """Close the widget and its panels, and let go of all answers.
@@ -169,9 +179,12 @@ class Explorer(Chosen):
 
         return units(self.to_frame(), unit=self.unit or None)
 
+    def _still(self) -> tuple[str, str]:
+        """Return the map as an SVG document, and its words."""
+        return map_svg(self._subject, self.choice), summary(self._subject, self.choice)
+
     def _ipython_display_(self) -> None:
-        still = still_html(self._subject, self.choice, self._panels["controls"].still)
-        display_with(still, self._repr_mimebundle_())
+        self._picture.display(self._repr_mimebundle_())
 
     # How a change reaches the panels
 
@@ -252,6 +265,10 @@ class Explorer(Chosen):
         for task in self._subject.masks.tasks:
             if (evidence["task"] == task).any():
                 self._answers.give(("evidence", task, 0.5), evidence)
+        # The same matrix as in figures of this table, not one of other pictures.
+        accepted = evidence[evidence["metric"] == "accepted"]
+        if set(accepted["task"]) >= set(self._subject.masks.tasks):
+            self._answers.give(("accepted", 0.5), evidence)
 
     def _states(self) -> dict[str, dict[str, Any]]:
         subject, choice, answers = self._subject, self.choice, self._answers
@@ -289,3 +306,5 @@ class Explorer(Chosen):
                 self._answers.ask([])
             for kind, state in self._states().items():
                 self._panels[kind].show(state)
+            for picture in (self._picture, *(panel.picture for panel in self._panels.values())):
+                picture.follow()

@@ -10,6 +10,9 @@ from typing import Any
 import anywidget
 import traitlets
 
+from nadkit.widgets.still import Still
+from nadkit.widgets.stills.panels import panel_still
+
 STATIC = Path(__file__).parent / "static"
 
 # Files that a panel's own one builds on, after what every panel shares.
@@ -37,6 +40,7 @@ class Panel(anywidget.AnyWidget):
         `error`, `stale` (what is drawn is of before), `need` (work is wanted, once the panel is seen),
         `working` (what is being worked out), `done` (how much of it, 0 to 1) and `stamp`
     still : the name of the picture that stands in for it where there is no kernel
+    picture : that picture
     """
 
     kind = traitlets.Unicode("").tag(sync=True)
@@ -51,12 +55,25 @@ class Panel(anywidget.AnyWidget):
         self.act, self.work = act, work
         code, style = source("shared.js", *PARTS.get(kind, ()), f"{kind}.js"), source("nadkit.css")
         super().__init__(kind=kind, _esm=code, _css=style, **traits)
+        self.still = self.model_id or ""
+        self.picture = Still(self.still, self._still, self._whole)
         self.on_msg(self._received)
 
     def show(self, state: Mapping[str, Any]) -> None:
         """Draw another state, if it is another."""
         if dict(state) != self.state:
             self.state = dict(state)
+
+    def _still(self) -> tuple[str, str]:
+        """Return an SVG document of what is drawn, and its words."""
+        return panel_still(self.kind, self.state)
+
+    def _whole(self) -> bool:
+        """Whether nothing is missing that is still to come."""
+        return not self.state.get("need") and not self.state.get("working")
+
+    def _ipython_display_(self) -> None:
+        self.picture.display(self._repr_mimebundle_())
 
     def fail(self, error: BaseException) -> None:
         """Show what went wrong, beside what was drawn before."""

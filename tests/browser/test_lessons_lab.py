@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -248,12 +249,19 @@ def test_all_five_in_a_notebook(either: Lab, axe: Path, shots: Path) -> None:
     stop = lab.output(5).get_by_role("button", name="Stop")
     expect(stop).to_be_enabled(timeout=PATIENCE * 1000)
     stop.click()
-    expect(lab.output(5).get_by_text("Stopped: the masks are as far as they have come.")).to_be_visible(
-        timeout=PATIENCE * 1000
-    )
+    stopped = "Stopped: the masks are as far as they have come."
+    expect(lab.output(5).locator(".nadkit").get_by_text(stopped)).to_be_visible(timeout=PATIENCE * 1000)
     lab.until("monitor.stopped", True)
     assert lab.py("int(monitor.history['step'].max())") < 1000
     assert lab.py("learned.tasks") == ["bag", "coat"]
+    # Pictures follow the answers that the page asked for, each in its own output, where the widget hides it.
+    lab.output(2).scroll_into_view_if_needed()
+    expect(lab.output(2).locator(".nadkit-frame").first).to_be_visible(timeout=PATIENCE * 1000)
+    for at, words in ((2, re.compile(r"most: \w+ [0-9.]+,")), (5, re.compile(stopped))):
+        still = lab.output(at).locator("figure[class^=nadkit-still]")
+        expect(still).to_have_count(1)
+        expect(still).to_be_hidden()
+        expect(still.locator("img")).to_have_attribute("alt", words)
     cells = lab.cells()
 
     lab.output(1).locator('[data-cell="1,2"]').click()

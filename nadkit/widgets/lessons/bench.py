@@ -14,9 +14,10 @@ from nadkit.errors import NadkitError
 from nadkit.masks import MaskSet, Unit
 from nadkit.widgets.answers import Key
 from nadkit.widgets.frames import worked_out
-from nadkit.widgets.lessons import stills
 from nadkit.widgets.lessons.lesson import Lesson, a_unit, one_of
 from nadkit.widgets.lessons.material import Material, a_task, check, highest, material
+from nadkit.widgets.stills.charts import bars
+from nadkit.widgets.stills.svg import chips, document, lines_of_text
 from nadkit.widgets.views.needs import State, found
 from nadkit.widgets.views.words import many
 
@@ -276,11 +277,18 @@ class GateBench(Lesson):
         return found
 
     def _still(self) -> tuple[str, str]:
-        state = self._state()
-        title = str(state["title"])
-        lines = [str(state["closed_words"]), str(state.get("sentence", ""))]
-        lines += [
-            f"{name}: mean probability {mean:.2f}, answered {share:.2f} [{low:.2f}, {high:.2f}]"
-            for name, mean, _, share, low, high, _ in state["rows"]
-        ]
-        return stills.lines_of_text(title, lines), f"{title}. {' '.join(lines[:2])}"
+        state = self.state
+        title, rows = str(state["title"]), state["rows"]
+        lines = [str(state[name]) for name in ("closed_words", "sentence", "error") if state.get(name)]
+        table = bars(
+            ["mean probability", "answered [95 %]"],
+            [
+                (name, [(mean, f"{mean:.2f}"), (share, f"{share:.2f} [{low:.2f}, {high:.2f}]")])
+                for name, mean, _, share, low, high, _ in rows
+            ],
+            [(mean, share) for _, _, mean, _, _, _, share in rows],
+        )
+        mark = "A thin mark is the whole network." if rows else ""
+        switches = chips([name for name, *_ in state["switches"]], set(self.closed))
+        svg = document(title, switches, lines_of_text([*lines, mark]), table)
+        return svg, f"{title}. {' '.join(lines)}"

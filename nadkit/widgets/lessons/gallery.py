@@ -12,9 +12,11 @@ from nadkit.errors import NadkitError
 from nadkit.masks import MaskSet, Unit
 from nadkit.widgets.answers import Key
 from nadkit.widgets.frames import worked_out
-from nadkit.widgets.lessons import stills
 from nadkit.widgets.lessons.lesson import Lesson, a_unit, one_of
 from nadkit.widgets.lessons.material import Material, a_task, highest, material, whole
+from nadkit.widgets.stills.panels import told
+from nadkit.widgets.stills.photos import few, pictures
+from nadkit.widgets.stills.svg import document, lines_of_text
 from nadkit.widgets.views.needs import State, found
 from nadkit.widgets.views.unit import exciting
 
@@ -210,9 +212,11 @@ class UnitGallery(Lesson):
         return state
 
     def _still(self) -> tuple[str, str]:
-        state = self._state()
-        title = str(state["title"])
-        if state["pictures"]:
-            names = ", ".join(one["caption"] for one in state["pictures"])
-            return stills.pictures(title, state["pictures"]), f"{title}: {names}."
-        return stills.lines_of_text(title, [str(state["facts"])]), f"{title}. {state['facts']}"
+        state = self.state
+        title, facts = str(state["title"]), str(state["facts"])
+        lines = lines_of_text([facts, *told(state)])
+        if not state["pictures"]:
+            return document(title, lines), " ".join([f"{title}.", facts, *told(state)])
+        shown = few(state["pictures"])
+        names = ", ".join(str(one["caption"]) for one in shown)
+        return document(title, pictures(shown), lines), f"{title}: {names}. {facts}"

@@ -10,9 +10,10 @@ import traitlets
 from nadkit import questions
 from nadkit.errors import NadkitError, closest
 from nadkit.masks import MaskSet
-from nadkit.widgets.lessons import stills
 from nadkit.widgets.lessons.lesson import Lesson, one_of
 from nadkit.widgets.lessons.material import check
+from nadkit.widgets.stills.charts import matrix
+from nadkit.widgets.stills.svg import document, lines_of_text
 from nadkit.widgets.views.needs import State
 from nadkit.widgets.views.words import many
 
@@ -198,6 +199,7 @@ class LayerClassGrid(Lesson):
         return lines
 
     def _still(self) -> tuple[str, str]:
-        state = self._state()
-        svg = stills.matrix(str(state["title"]), state["rows"], state["columns"], state["values"])
+        state = self.state
+        grid = matrix(state["rows"], state["columns"], state["values"], (self.task, self.layer))
+        svg = document(str(state["title"]), grid, lines_of_text(state["pair"][:2]))
         return svg, f"{MEANS[self.values]}. {self._words()[0]}"

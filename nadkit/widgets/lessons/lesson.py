@@ -13,7 +13,6 @@ from nadkit.errors import NadkitError, closest
 from nadkit.masks import Unit
 from nadkit.widgets.answers import Key, Worker
 from nadkit.widgets.panel import Panel
-from nadkit.widgets.still import display_with, figure_html
 from nadkit.widgets.subject import unit_in
 from nadkit.widgets.views.needs import State
 
@@ -58,13 +57,12 @@ class Lesson(Panel):
         super().__init__(kind, act=self._act, work=self._work)
 
     def _start(self) -> None:
-        self.still = self.model_id or ""
         self._held = False
         self.observe(self._changed, names=list(self.CHOSEN))
         self._refresh()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Work out everything that is on screen, and wait until it is there.
+        """Work out everything that is on screen, and wait until it is there, in the static picture as well.
 
         Raises
         ------
@@ -138,10 +136,8 @@ class Lesson(Panel):
                 state = self._state()
             except Exception as error:
                 state = {**self.state, "error": f"{type(error).__name__}: {error}"}
-            self.show(state)
-
-    def _ipython_display_(self) -> None:
-        display_with(figure_html(*self._still(), self.still), self._repr_mimebundle_())
+            self.show(state)  # the page first, and then the picture that it hides
+            self.picture.follow()
 
 
 def one_of(value: Any, there: Iterable[str], what: str, where: str) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from nadkit.widgets.lessons import stills
 from nadkit.widgets.lessons.lesson import Lesson
+from nadkit.widgets.stills.charts import courses
+from nadkit.widgets.stills.svg import beside, document, lines_of_text
 from nadkit.widgets.views.needs import State
 from nadkit.widgets.views.words import many
 
@@ -222,14 +223,28 @@ class LearningMonitor(Lesson):
         return f"{where}{numbers}.{after}"
 
     def _still(self) -> tuple[str, str]:
-        state = self._state()
+        state = self.state
         title, sentence = str(state["title"]), str(state["sentence"])
         if not state["steps"]:
-            return stills.lines_of_text(title, [sentence]), sentence
+            return document(title, lines_of_text([sentence])), sentence
         names = [str(step) for step in state["steps"]]
-        return stills.courses(
-            f"{title}: mean kept share by step", names, {"kept": state["charts"][0]["mean"]}
-        ), sentence
+        charts = []
+        for chart in state["charts"]:
+            mean = chart["mean"]
+            most = 1.0 if chart["name"] == "kept share" else max([v for v in mean if v is not None] or [1.0])
+            lines = {f"mean {chart['name']} by step": mean}
+            charts.append(courses(names, lines, step=min(46, 300 / len(names)), most=max(most, 1e-12)))
+        shares, losses = ([v for v in chart["mean"] if v is not None] for chart in state["charts"])
+        told = "; ".join(
+            f"mean {name} from {values[0]:.3g} to {values[-1]:.3g}"
+            for name, values in (("kept share", shares), ("loss", losses))
+            if values
+        )
+        words = f"{title}, {many(len(names), 'report')} of {self._steps:,} steps: {told}. {sentence}"
+        return document(title, beside(*charts), lines_of_text([sentence])), words
+
+    def _whole(self) -> bool:
+        return False  # there may always be another run
 
 
 def _number(value: float) -> float | None:

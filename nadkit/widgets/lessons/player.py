@@ -13,9 +13,12 @@ from nadkit.figures._png import png_uri, visible
 from nadkit.masks import MaskSet
 from nadkit.widgets.answers import Failed, Key
 from nadkit.widgets.frames import worked_out
-from nadkit.widgets.lessons import stills
 from nadkit.widgets.lessons.lesson import Lesson, one_of
 from nadkit.widgets.lessons.material import Material, a_task, check, material, whole
+from nadkit.widgets.stills.charts import courses
+from nadkit.widgets.stills.panels import told
+from nadkit.widgets.stills.photos import few, over
+from nadkit.widgets.stills.svg import document, lines_of_text
 from nadkit.widgets.views.needs import State, found
 
 if TYPE_CHECKING:
@@ -217,12 +220,17 @@ class MosaicPlayer(Lesson):
         }  # fmt: skip
 
     def _still(self) -> tuple[str, str]:
-        state = self._state()
+        state = self.state
         title = f"{self._material.network.name}, {self._task}: {state['title']}"
         if "lines" not in state:
-            return stills.lines_of_text(title, ["No mosaic has been looked at yet."]), f"{title}."
-        svg = stills.courses(title, state["layers"], state["lines"], CHANCE)
-        return svg, f"{title}. {state['picture']['alt']}. {state['sentence']}"
+            return document(title, lines_of_text(told(state))), " ".join([f"{title}.", *told(state)])
+        picture, energy = state["picture"], state["map"]
+        shown = f"energy of {self.condition} in {self.layer}" if energy else "no map"
+        (small,) = few([picture])
+        pair = over(small["src"], picture["box"], (f"{self._task} is framed", shown), energy)
+        course = courses(state["layers"], state["lines"], CHANCE, self.layer)
+        svg = document(title, pair, lines_of_text(["hit rate, layer by layer"], heading=True), course)
+        return svg, f"{title}. {picture['alt'].capitalize()}. {state['sentence']}"
 
 
 def worked_out_here(courses: Any) -> Any:

@@ -11,6 +11,7 @@ from nadkit.widgets.answers import Answers, Failed, Key, Worker
 State = dict[str, Any]
 
 NO_NETWORK = "The network is not at hand: this view is of its masks alone."
+OLD = "not up to date yet"
 NO_IMAGES = "No pictures were given; nk.explore(network, masks, images) shows more."
 
 
@@ -36,5 +37,5 @@ def found(answers: Worker, keys: Sequence[Key], state: State) -> list[Any]:
         # A number of its own for each wish, so that the page asks for each once.
         state["need"] = 0 if working else zlib.crc32(repr((state.get("stamp"), lacking)).encode()) or 1
         if not working:
-            state["note"] = "not up to date yet"
+            state["note"] = OLD
     return [None if isinstance(value, Failed) else value for value in values]
