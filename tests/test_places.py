@@ -110,6 +110,18 @@ class ConvNormActivation(nn.Module):
         return x + 1
 
 
+class ConvBatchNorm(nn.Module):
+    """A convolution with its normalisation, by the name of what it ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = conv(4), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x)).relu()
+        return out
+
+
 def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
@@ -158,6 +170,7 @@ BETWEEN: dict[str, tuple[Callable[[Composed, Tensor], object], bool]] = {
     "sum": (lambda m, x: m.norm(m.place(x) + m.place2(x)), False),
     "product": (lambda m, x: m.norm(m.place2(x) * m.place(x).sigmoid()), False),
     "block": (lambda m, x: m.block(m.place(x)), False),
+    "layer with its norm": (lambda m, x: m.conv_norm(m.place(x)), False),
     "statistics only": (lambda m, x: F.batch_norm(m.place2(x), m.place(x).mean((0, 2, 3)), m.ones), False),
 }  # fmt: skip
 
@@ -168,7 +181,7 @@ def test_feeds_norm(way: str) -> None:
     model = Composed(
         run, place=conv(), place2=conv(), conv=conv(4), norm=nn.BatchNorm2d(4), norm8=nn.BatchNorm2d(8),
         token_norm=nn.LayerNorm(4), relu=nn.ReLU(), pool=nn.AvgPool2d(2), foreign=FrozenBatchNorm2d(),
-        block=ConvNormActivation(), unseen=Unseen(),
+        block=ConvNormActivation(), conv_norm=ConvBatchNorm(), unseen=Unseen(),
     )  # fmt: skip
     model.register_buffer("ones", torch.ones(4))
     model.register_parameter("scale", nn.Parameter(torch.ones(4, 1, 1)))

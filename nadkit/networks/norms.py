@@ -14,7 +14,10 @@ NORMS = (
     nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,
     nn.LocalResponseNorm, nn.RMSNorm,
 )  # fmt: skip
-# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise.
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+"""Modules that mix units by weights."""
+# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise, and
+# not a `ConvBatchNorm`, whose convolution reads what it takes.
 _NORM_NAMES = re.compile(r"(batch|layer|group|instance|rms|response)_?norm(\d?d)?$", re.IGNORECASE)
 NORM_FUNCTIONS = {
     "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize",
@@ -47,7 +50,10 @@ def is_norm(module: nn.Module) -> bool:
     >>> is_norm(nn.BatchNorm2d(3)), is_norm(nn.Conv2d(3, 3, 1))
     (True, False)
     """
-    return isinstance(module, NORMS) or _NORM_NAMES.search(type(module).__name__) is not None
+    if isinstance(module, NORMS):
+        return True
+    named = _NORM_NAMES.search(type(module).__name__) is not None
+    return named and not any(isinstance(part, LAYERS) for part in module.modules())
 
 
 class NormReaders:
