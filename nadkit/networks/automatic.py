@@ -166,9 +166,9 @@ def _is_whole(module: nn.Module, runs: Sequence[Call], calls: Sequence[Call], he
         return False
     path, behind = runs[-1].path, runs[-1].behind
     within = [c for c in calls if _in(c.path, [path])]
-    if any(c.path in held and id(c.output) in behind for c in within):
+    if any(c.path in held and c.name in behind for c in within):
         return False
     activations = [c for c in within if _is_activation(c)]
-    if len(activations) == 1 and id(activations[0].output) in behind:
+    if len(activations) == 1 and activations[0].name in behind:
         return False
     return bool(activations) or any(_function(c) in (*ACTIVATIONS, *JOINS) for c in [*within, runs[-1]])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from nadkit.networks.axes import plain_name
+from nadkit.networks.identities import Identities
 from nadkit.networks.layouts import tensors
 
 NORMS = (
@@ -65,13 +66,13 @@ class NormReaders:
     Parameters
     ----------
     knows : says of a tensor whether it is an activation, made from the pictures
+    names : those of the tensors, which follow every function first
     """
 
-    def __init__(self, knows: Callable[[Tensor], bool]) -> None:
+    def __init__(self, knows: Callable[[Tensor], bool], names: Identities) -> None:
         self.read: set[int] = set()
-        self._knows = knows
+        self._knows, self._names = knows, names
         self._made_from: dict[int, list[int]] = {}
-        self._alive: list[Tensor] = []  # identities are compared, so none may be used anew
 
     def follow(self, name: str, values: Iterable[object], out: object) -> None:
         """Note what a function read and gave, before what it gave is an activation."""
@@ -86,14 +87,13 @@ class NormReaders:
         if len({id(source) for source in sources}) > 1 and plain not in _JOINS:
             return
         for made in tensors([out]):
-            self._alive += [made, *sources]
-            self._made_from.setdefault(id(made), []).extend(id(s) for s in sources if s is not made)
+            before = map(self._names.was, sources)
+            self._made_from.setdefault(self._names.of(made), []).extend(before)
 
     def reads(self, values: Iterable[object]) -> None:
         """Note that a normalisation takes these."""
         for tensor in tensors(values):
-            self._alive.append(tensor)
-            self.read.add(id(tensor))
+            self.read.add(self._names.of(tensor))
 
     def close(self) -> None:
         """Go back from what was read to all that it was made from."""
