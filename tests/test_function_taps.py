@@ -259,6 +259,8 @@ def test_heads_are_products_with_a_softmax(way: str) -> None:
     table = nk.layers(model, X)
     assert (":heads" in set(table["address"])) is (way in ATTENTIONS)
     if way in ATTENTIONS:
+        row = table[table["address"] == ":heads"].iloc[0]
+        assert (row["tappable"], row["units"], row["axis"]) == (True, 2, 2)
         with Taps(model, [":heads"]) as taps:
             model(X)
         q = model.stem(X).reshape(3, 2, 2, 64).mT
@@ -277,6 +279,68 @@ def test_bilinear_pooling_has_no_heads() -> None:
             return out
 
     assert not nk.layers(Bilinear(), X)["address"].str.contains(":heads").any()
+
+
+class Pools(nn.Module):
+    """An attention whose answer to one question, of as many heads as values of one, has no axis of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv2d(2, 4, 1), nn.Linear(4, 3)
+
+    def heads(self, x: Tensor) -> Tensor:
+        v = self.stem(x).reshape(len(x), 2, 2, 64).mT
+        return torch.einsum("nhj,nhjc->nhc", v.sum(-1).softmax(-1), v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(self.heads(x).reshape(len(x), 4))
+        return out
+
+
+def test_a_gate_of_heads_without_tokens_is_on_the_heads() -> None:
+    model = Pools().eval()
+    want = model.heads(X)
+    want[:, 1] = 0
+    assert nk.layers(model, X).set_index("address").loc[":heads", "axis"] == 1
+    network = Network.wrap(model, ["a", "b", "c"], example=X, layers=[":heads"])
+    for target in (model, network):
+        with Taps(target, [":heads"], gates={":heads": torch.tensor([1.0, 0])}) as taps:
+            model(X)
+        assert torch.equal(taps.activations[":heads"], want)
+
+
+# What is merged, and whether its last axes but one are heads.
+MERGED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    "tokens of one head": (lambda w, v: (w @ v).flatten(1), False),
+    "rows of one head": (lambda w, v: (v.mT @ w).reshape(3, 4, 8, 8).flatten(2).mT.flatten(1), False),
+    "rows, weights in front": (lambda w, v: (w @ v).mT.reshape(3, 4, 8, 8).flatten(2).mT.flatten(1), False),
+    "heads of one width": (lambda w, v: (w @ v).reshape(3, 64, 4, 1).flatten(2).flatten(1), True),
+    "tokens of heads": (
+        lambda w, v: (w[:, None] @ v.reshape(3, 64, 2, 2).transpose(1, 2)).flatten(2).flatten(1),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", MERGED)
+def test_tokens_and_rows_are_no_heads(way: str) -> None:
+    merge, heads = MERGED[way]
+
+    class Merges(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.out = nn.Conv2d(2, 4, 1), nn.Linear(256, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = self.stem(x).flatten(2).mT
+            out: Tensor = self.out(merge((v @ v.mT).softmax(-1), v))
+            return out
+
+    table = nk.layers(Merges(), X)
+    places = table[table["address"].str.contains(":heads")]
+    assert len(places)  # Taps count them
+    assert bool(places["tappable"].any()) is heads
+    assert not places["recommended"].any()
 
 
 @pytest.mark.parametrize("place", ["soft", "drop"])

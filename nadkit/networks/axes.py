@@ -22,6 +22,7 @@ from nadkit.networks.layouts import (
     sizes_of,
     tensors,
 )
+from nadkit.taps import is_weights
 
 # Their output has its units on the last axis, or on axis 1, whatever they read.
 _LAST = {"linear", "multi_head_attention_forward", "embedding", "bilinear"}
@@ -168,7 +169,8 @@ class AxisRecord:
             axes = self.of(read[0])
             return rows_in_front(axes, read, self.of, made) if axes.units == (1,) and made.ndim == 4 else axes
         if name in _PRODUCTS and len(args) > 1:
-            return axes._replace(units=self._product(args[2 if name == _ATTENTION else 1], made))
+            first, last = (args[1], args[2]) if name == _ATTENTION else args[-2:]
+            return axes._replace(units=self._product(last, made) or self._weighed(first, last, made))
         return axes
 
     def _before(self, source: Tensor, units: tuple[int, ...], made: Tensor) -> tuple[int, ...]:
@@ -269,6 +271,14 @@ class AxisRecord:
             return (made.ndim - 1,)
         units = self.of(last).units if isinstance(last, Tensor) and self.knows(last) else ()
         return units if isinstance(last, Tensor) and last.ndim - 1 in units and last.ndim == made.ndim else ()
+
+    def _weighed(self, first: object, last: object, made: Tensor) -> tuple[int, ...]:
+        """Return the units of a product with an attention's weights, over units or beside them."""
+        mixed, beside = (last, False) if is_weights(first) else (first, True)
+        if not (is_weights(first) or is_weights(last)) or not isinstance(mixed, Tensor):
+            return ()
+        units = self.of(mixed).units if mixed.ndim == made.ndim else ()
+        return () if beside and made.ndim - 1 in units else units
 
 
 def _rank(args: Args, kwargs: Kwargs) -> int:

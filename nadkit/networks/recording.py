@@ -121,8 +121,11 @@ class _Recorder(Watch):
             if isinstance(call.output, Tensor):
                 call.name = self.names.of(call.output)
             if call.path.endswith(f":{HEADS}") and isinstance(call.output, Tensor):
+                at, merged = call.output.ndim - 2, isinstance(out, Tensor)
                 axes = self.axes.of(out) if isinstance(out, Tensor) else self._of_heads(args)
-                call.axes = axes._replace(units=(call.output.ndim - 2,))
+                # Heads are units split in two; one head's tokens, or rows, may be merged with its units too.
+                split = self.axes.of(args[0]).units if merged else (at, at + 1)
+                call.axes = axes._replace(units=(at,) if split in ((at, at + 1), (at,), ()) else ())
         if target is not None and _version(target) != before:
             who = path if path in self.leaves else f"{path}:{name.removesuffix('_')}"
             self.written += [(id(t), done, who) for t in (target, target._base) if t is not None]

@@ -181,6 +181,11 @@ def is_scores(output: object) -> bool:
     return _mark_of(output) == _SCORES
 
 
+def is_weights(output: object) -> bool:
+    """Return whether a tensor is weights of an attention: scores after a softmax."""
+    return _mark_of(output) == _WEIGHTS
+
+
 def _any_weights(values: Sequence[Any] | Any) -> bool:
     """Return whether any tensor among values is weights of an attention, or a product with them."""
     return any(

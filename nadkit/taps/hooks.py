@@ -143,7 +143,7 @@ class Taps:
             tap.bare = path
         if (call or 1) not in tap.places:
             layer = _known(known, path, call)
-            axis = 2 if function == HEADS else 1
+            axis = -2 if function == HEADS else 1
             tap.places[call or 1] = _Place(axis=axis, folds=layer.folds if layer else 1)
         return tap.places[call or 1]
 
