@@ -170,7 +170,7 @@ class AxisRecord:
             return rows_in_front(axes, read, self.of, made) if axes.units == (1,) and made.ndim == 4 else axes
         if name in _PRODUCTS and len(args) > 1:
             first, last = (args[1], args[2]) if name == _ATTENTION else args[-2:]
-            return axes._replace(units=self._product(last, made) or self._weighed(first, last, made))
+            return axes._replace(units=self._product(first, last, made) or self._weighed(first, last, made))
         return axes
 
     def _before(self, source: Tensor, units: tuple[int, ...], made: Tensor) -> tuple[int, ...]:
@@ -265,10 +265,14 @@ class AxisRecord:
             return Axes(samples, units, folds, rows, columns, before=before)
         return Axes(samples, units, folds, lost=sizes_of(axes, source.shape) or axes.lost, before=before)
 
-    def _product(self, last: object, made: Tensor) -> tuple[int, ...]:
+    def _product(self, first: object, last: object, made: Tensor) -> tuple[int, ...]:
         """Return the units of a product of matrices: those of its last factor, if they are at its end."""
         if isinstance(last, nn.Parameter):
             return (made.ndim - 1,)
+        if isinstance(last, Tensor) and last.ndim == 2 and not self.knows(last):
+            # Weights, turned or scaled first, or a constant: that may be over columns, and leave units alone.
+            units = self.of(first).units if isinstance(first, Tensor) else ()
+            return units if units and made.ndim - 1 not in units else (made.ndim - 1,)
         units = self.of(last).units if isinstance(last, Tensor) and self.knows(last) else ()
         return units if isinstance(last, Tensor) and last.ndim - 1 in units and last.ndim == made.ndim else ()
 
