@@ -17,7 +17,7 @@ import nadkit as nk
 from nadkit.errors import LayerError
 from nadkit.heatmaps import unit_attributions
 from nadkit.networks import Network, gated_logits
-from nadkit.taps import Taps
+from nadkit.taps import Taps, Watch
 
 X = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 CLOSED = torch.zeros(4)
@@ -279,6 +279,32 @@ def test_bilinear_pooling_has_no_heads() -> None:
             return out
 
     assert not nk.layers(Bilinear(), X)["address"].str.contains(":heads").any()
+
+
+def test_no_mark_is_left_on_what_the_user_gets() -> None:
+    class Shows(Products):
+        def forward(self, x: Tensor) -> dict[str, object]:  # type: ignore[override]
+            q = self.stem(x).reshape(len(x), 2, 2, 64).mT
+            weights = self.soft(scores(q))
+            return {"weights": (weights,), "heads": [weights @ q]}
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Shows(scores)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x)["heads"][0].transpose(1, 2).reshape(len(x), 64, 4)
+            return out
+
+    model = Outer().eval()
+    with Taps(model.inner, ["soft"], gates={"stem": torch.ones(4)}) as taps:
+        with Watch(model.inner, lambda path, out: None):  # noqa: ARG005
+            out = model.inner(X)
+        assert [vars(t) for t in (*out["weights"], *out["heads"], taps.activations["soft"])] == [{}] * 3
+        with Taps(model, [":heads"]) as outer, Watch(model.inner, lambda path, out: None):  # noqa: ARG005
+            model(X)
+    assert outer.activations[":heads"].shape == (3, 64, 2, 2)
 
 
 class Pools(nn.Module):

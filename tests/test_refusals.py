@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 
 import pytest
@@ -215,3 +216,15 @@ def test_a_copy_made_within_a_block_is_free() -> None:
     for part in copied.modules():
         for hooks in (part._forward_hooks, part._forward_pre_hooks, part._forward_hooks_always_called):
             assert not hooks
+
+
+def test_a_tapped_model_is_not_saved_but_its_state_is() -> None:
+    model = nn.Sequential(Block(2, 4), nn.Flatten())
+    with Taps(model, ["0"]):
+        model(X)
+        with pytest.raises(
+            LayerError, match=r"save it when the block has ended, or save model.state_dict\(\)"
+        ):
+            torch.save(model, io.BytesIO())
+        torch.save(model.state_dict(), io.BytesIO())
+    torch.save(model, io.BytesIO())

@@ -102,6 +102,9 @@ class Watch(TorchFunctionMode):
 
     def _end(self, module: nn.Module, args: object, output: object) -> None:  # noqa: ARG002 (torch's)
         self.running.clear()
+        others = _get_current_function_mode_stack()
+        if not any(isinstance(other, Watch) and other.running for other in others):
+            drop_marks(output)
 
     def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
         running = self.running
@@ -198,6 +201,15 @@ def carry_mark(output: object, passed: Tensor) -> None:
     """Say of what is passed on in an output's place that it is part of an attention, if the output is."""
     if _mark_of(output):
         setattr(passed, _MARK, _mark_of(output))
+
+
+def drop_marks(output: object) -> None:
+    """Leave no mark on the tensors of what a user is given."""
+    if isinstance(output, Tensor):
+        vars(output).pop(_MARK, None)
+    elif isinstance(output, (tuple, list, Mapping)):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            drop_marks(part)
 
 
 def split_function(path: str) -> tuple[str, str | None]:

@@ -19,7 +19,7 @@ from nadkit.taps.checks import (
     check_rows,
     wrong_size,
 )
-from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, split_function, unwatched
+from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, drop_marks, split_function, unwatched
 from nadkit.taps.handles import Hook
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
@@ -282,6 +282,7 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
         passed = read.clone() if place.records else read
     for address in place.records:
         record.activations[address] = read
+        drop_marks(read)
     if passed is None:
         return None
     passed = passed.flatten(0, 1) if place.folds > 1 else passed
