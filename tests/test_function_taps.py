@@ -340,6 +340,16 @@ MERGED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
     "tokens of one head": (lambda w, v: (w @ v).flatten(1), False),
     "rows of one head": (lambda w, v: (v.mT @ w).reshape(3, 4, 8, 8).flatten(2).mT.flatten(1), False),
     "rows, weights in front": (lambda w, v: (w @ v).mT.reshape(3, 4, 8, 8).flatten(2).mT.flatten(1), False),
+    "rows by letters": (
+        lambda w, v: torch.einsum("nct,nqt->ncq", v.mT, w).reshape(3, 4, 8, 8).flatten(2).mT.flatten(1),
+        False,
+    ),
+    "heads of the same values": (
+        lambda w, v: (
+            (w[:, None].expand(3, 2, 64, 64) @ v[:, None, :, :2]).transpose(1, 2).reshape(3, 64, 4).flatten(1)
+        ),
+        True,
+    ),
     "heads of one width": (lambda w, v: (w @ v).reshape(3, 64, 4, 1).flatten(2).flatten(1), True),
     "tokens of heads": (
         lambda w, v: (w[:, None] @ v.reshape(3, 64, 2, 2).transpose(1, 2)).flatten(2).flatten(1),

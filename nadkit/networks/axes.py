@@ -22,7 +22,6 @@ from nadkit.networks.layouts import (
     sizes_of,
     tensors,
 )
-from nadkit.taps import is_weights
 
 # Their output has its units on the last axis, or on axis 1, whatever they read.
 _LAST = {"linear", "multi_head_attention_forward", "embedding", "bilinear"}
@@ -40,7 +39,7 @@ VIEWS = {
     "expand_as", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "__getitem__", "t",
     "__get__", "adjoint",
 }  # fmt: skip
-_RESHAPES = {"reshape", "view", "flatten", "unflatten", "reshape_as", "view_as"}
+RESHAPES = {"reshape", "view", "flatten", "unflatten", "reshape_as", "view_as"}
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "nanmean", "prod"}
 _ATTENTION = "scaled_dot_product_attention"
 _PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", _ATTENTION}
@@ -136,7 +135,7 @@ class AxisRecord:
             return  # made of weights and constants alone
         if name in _IN_PLACE_VIEWS:
             found = [Axes()] * len(made)
-        elif (name in VIEWS or name in _RESHAPES) and taken[0] is not read[0]:
+        elif (name in VIEWS or name in RESHAPES) and taken[0] is not read[0]:
             return  # a weight, say, in the shape of an activation
         elif name == "__getitem__" and len(taken) > 1:
             found = [self._picked(read[0], args[1], tensor) for tensor in made]
@@ -170,7 +169,7 @@ class AxisRecord:
             return rows_in_front(axes, read, self.of, made) if axes.units == (1,) and made.ndim == 4 else axes
         if name in _PRODUCTS and len(args) > 1:
             first, last = (args[1], args[2]) if name == _ATTENTION else args[-2:]
-            return axes._replace(units=self._product(first, last, made) or self._weighed(first, last, made))
+            return axes._replace(units=self._product(first, last, made))
         return axes
 
     def _before(self, source: Tensor, units: tuple[int, ...], made: Tensor) -> tuple[int, ...]:
@@ -193,7 +192,7 @@ class AxisRecord:
 
     def _found(self, name: str, read: Sequence[Tensor], args: Args, kwargs: Kwargs, made: Tensor) -> Axes:
         first = self.of(read[0])
-        if name in _RESHAPES:
+        if name in RESHAPES:
             return self._reshaped(read[0], made)
         if name == "einsum":
             return self._einsum(args, made)
@@ -275,14 +274,6 @@ class AxisRecord:
             return units if units and made.ndim - 1 not in units else (made.ndim - 1,)
         units = self.of(last).units if isinstance(last, Tensor) and self.knows(last) else ()
         return units if isinstance(last, Tensor) and last.ndim - 1 in units and last.ndim == made.ndim else ()
-
-    def _weighed(self, first: object, last: object, made: Tensor) -> tuple[int, ...]:
-        """Return the units of a product with an attention's weights, over units or beside them."""
-        mixed, beside = (last, False) if is_weights(first) else (first, True)
-        if not (is_weights(first) or is_weights(last)) or not isinstance(mixed, Tensor):
-            return ()
-        units = self.of(mixed).units if mixed.ndim == made.ndim else ()
-        return () if beside and made.ndim - 1 in units else units
 
 
 def _rank(args: Args, kwargs: Kwargs) -> int:

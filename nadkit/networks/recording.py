@@ -14,6 +14,7 @@ from nadkit.networks.identities import Identities
 from nadkit.networks.layouts import Axes, tensors
 from nadkit.networks.norms import NormReaders, is_norm
 from nadkit.networks.passing import Passing
+from nadkit.networks.tokens import Tokens
 from nadkit.taps import HEADS, Layer, Watch, is_scores
 
 
@@ -99,7 +100,7 @@ class _Recorder(Watch):
         super().__init__(model, noted.add_function)
         self.note, self.calls, self.times = noted.add, noted.all, noted.times
         self.axes = AxisRecord()
-        self.names = Identities()
+        self.names, self.tokens = Identities(), Tokens()
         self.norms = NormReaders(self.axes.knows, self.names)
         self.passing = Passing(self.axes.knows, self.names)
         self.written: list[tuple[int, int, str]] = []  # a tensor, how many calls were done, by whom
@@ -117,15 +118,15 @@ class _Recorder(Watch):
         path = self.running[-1] if self.running else ""
         self._follow(name, values, out)
         self.axes.follow(name, func, args, kwargs or {}, out)
+        self.tokens.follow(name, func, args, kwargs or {}, out)
         for call in self.calls[done:]:
             if isinstance(call.output, Tensor):
                 call.name = self.names.of(call.output)
             if call.path.endswith(f":{HEADS}") and isinstance(call.output, Tensor):
-                at, merged = call.output.ndim - 2, isinstance(out, Tensor)
+                at = call.output.ndim - 2
                 axes = self.axes.of(out) if isinstance(out, Tensor) else self._of_heads(args)
-                # Heads are units split in two; one head's tokens, or rows, may be merged with its units too.
-                split = self.axes.of(args[0]).units if merged else (at, at + 1)
-                call.axes = axes._replace(units=(at,) if split in ((at, at + 1), (at,), ()) else ())
+                # What one head gives may be merged too, its tokens, or rows, with its units.
+                call.axes = axes._replace(units=() if at in self.tokens.of(args[0]) else (at,))
         if target is not None and _version(target) != before:
             who = path if path in self.leaves else f"{path}:{name.removesuffix('_')}"
             self.written += [(id(t), done, who) for t in (target, target._base) if t is not None]

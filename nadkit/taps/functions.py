@@ -189,6 +189,11 @@ def is_weights(output: object) -> bool:
     return _mark_of(output) == _WEIGHTS
 
 
+def is_mixed(output: object) -> bool:
+    """Return whether a tensor is a product with weights of an attention, before heads are joined."""
+    return _mark_of(output) == _MIXED
+
+
 def _any_weights(values: Sequence[Any] | Any) -> bool:
     """Return whether any tensor among values is weights of an attention, or a product with them."""
     return any(
