@@ -678,6 +678,10 @@ def test_types_functions_and_lists_of_choices() -> None:
         assert chosen(lambda _address, module: module is model.block) == ["block"]
         assert chosen(["auto", ":cat"]) == [*chosen("auto"), ":cat"]
         assert all(":" not in address for address in chosen("**"))
+        signs = nn.Sequential(nn.ModuleDict({"a[0]": nn.ReLU(), "a*": nn.ReLU()}), nn.Flatten())
+        signs[0].forward = lambda x: signs[0]["a*"](signs[0]["a[0]"](x))  # type: ignore[method-assign]
+        for address in ("0.a[0]", "0.a*"):  # a name may have signs of patterns
+            assert list(choose_layers(signs, X, [address])[0]) == [address]
         assert chosen(model.block) == chosen([model.block]) == ["block"]
         for axis in (0, 4, -4, 5, True, 1.0, "1"):
             for name in ("stem", "ste*"):

@@ -87,6 +87,22 @@ def test_a_model_compiled_in_place_is_refused_and_its_copy_is_not() -> None:
         taps._model(X)  # type: ignore[misc]
 
 
+def test_a_model_that_calls_itself() -> None:
+    class Views(Steps):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] < 8:
+                return super().forward(x)
+            out: Tensor = self(x[..., :6]) + self(x[..., 2:])
+            return out
+
+    model = Views().eval()
+    for use in (lambda: nk.layers(model, X), lambda: Network.wrap(model, NAMES, example=X)):
+        with pytest.raises(LayerError, match="Views calls itself in its forward"):
+            use()
+    assert Network.wrap(model, NAMES, example=X[..., :6]).units
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
 # Weights that are not all there.
 
 

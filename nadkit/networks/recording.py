@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nadkit.errors import LayerError
 from nadkit.networks.axes import AxisRecord
 from nadkit.networks.identities import Identities
 from nadkit.networks.layouts import Axes, tensors
@@ -134,6 +135,14 @@ class _Recorder(Watch):
             if isinstance(value, nn.Parameter):
                 self.weights.setdefault(id(value), (path, name))
         return out
+
+    def _restart(self, module: nn.Module, args: object) -> None:
+        if self.running:
+            raise LayerError(
+                f"{type(module).__name__} calls itself in its forward, and calls are counted anew each time a"
+                " model is called; take the part of it that it runs on each, or let it call a method instead"
+            )
+        super()._restart(module, args)
 
     def _follow(self, name: str, values: list[Any], out: object) -> None:
         self.names.follow(values, out)
