@@ -534,6 +534,9 @@ SQUARES: dict[str, tuple[Callable[[Tensor], Tensor], Layer | str]] = {
     "pooled channels last": (lambda x: F.avg_pool2d(x.permute(0, 2, 3, 1), (2, 1)), Layer(8, 3)),
     "mixed tokens second": (lambda x: mixer(x, False), Layer(8, 2)),
     "mixed tokens first": (lambda x: mixer(x, True), Layer(8, 2)),
+    "turned weights": (lambda x: x.flatten(2).mT @ torch.eye(8).t(), Layer(8, 2)),
+    "turned weights, units lost": (lambda x: x.reshape(8, 16, 32) @ torch.ones(32, 5).neg(), Layer(5, 2)),
+    "a constant over columns": (lambda x: x @ torch.ones(8, 8).triu(), Layer(8, 1)),
     "two that disagree": (lambda x: x + x.transpose(1, 2), "units on no axis"),
     "tokens first by hand": (second, "samples on no axis"),
     "stacked": (lambda x: torch.stack([x, x], 1).sum(1), Layer(8, 1)),
@@ -675,6 +678,10 @@ def test_types_functions_and_lists_of_choices() -> None:
         assert chosen(lambda _address, module: module is model.block) == ["block"]
         assert chosen(["auto", ":cat"]) == [*chosen("auto"), ":cat"]
         assert all(":" not in address for address in chosen("**"))
+        signs = nn.Sequential(nn.ModuleDict({"a[0]": nn.ReLU(), "a*": nn.ReLU()}), nn.Flatten())
+        signs[0].forward = lambda x: signs[0]["a*"](signs[0]["a[0]"](x))  # type: ignore[method-assign]
+        for address in ("0.a[0]", "0.a*"):  # a name may have signs of patterns
+            assert list(choose_layers(signs, X, [address])[0]) == [address]
         assert chosen(model.block) == chosen([model.block]) == ["block"]
         for axis in (0, 4, -4, 5, True, 1.0, "1"):
             for name in ("stem", "ste*"):

@@ -17,7 +17,7 @@ import nadkit as nk
 from nadkit.errors import LayerError
 from nadkit.heatmaps import unit_attributions
 from nadkit.networks import Network, gated_logits
-from nadkit.taps import Taps
+from nadkit.taps import Taps, Watch
 
 X = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 CLOSED = torch.zeros(4)
@@ -259,6 +259,8 @@ def test_heads_are_products_with_a_softmax(way: str) -> None:
     table = nk.layers(model, X)
     assert (":heads" in set(table["address"])) is (way in ATTENTIONS)
     if way in ATTENTIONS:
+        row = table[table["address"] == ":heads"].iloc[0]
+        assert (row["tappable"], row["units"], row["axis"]) == (True, 2, 2)
         with Taps(model, [":heads"]) as taps:
             model(X)
         q = model.stem(X).reshape(3, 2, 2, 64).mT
@@ -277,6 +279,104 @@ def test_bilinear_pooling_has_no_heads() -> None:
             return out
 
     assert not nk.layers(Bilinear(), X)["address"].str.contains(":heads").any()
+
+
+def test_no_mark_is_left_on_what_the_user_gets() -> None:
+    class Shows(Products):
+        def forward(self, x: Tensor) -> dict[str, object]:  # type: ignore[override]
+            q = self.stem(x).reshape(len(x), 2, 2, 64).mT
+            weights = self.soft(scores(q))
+            return {"weights": (weights,), "heads": [weights @ q]}
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Shows(scores)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x)["heads"][0].transpose(1, 2).reshape(len(x), 64, 4)
+            return out
+
+    model = Outer().eval()
+    with Taps(model.inner, ["soft"], gates={"stem": torch.ones(4)}) as taps:
+        with Watch(model.inner, lambda path, out: None):  # noqa: ARG005
+            out = model.inner(X)
+        assert [vars(t) for t in (*out["weights"], *out["heads"], taps.activations["soft"])] == [{}] * 3
+        with Taps(model, [":heads"]) as outer, Watch(model.inner, lambda path, out: None):  # noqa: ARG005
+            model(X)
+    assert outer.activations[":heads"].shape == (3, 64, 2, 2)
+
+
+class Pools(nn.Module):
+    """An attention whose answer to one question, of as many heads as values of one, has no axis of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv2d(2, 4, 1), nn.Linear(4, 3)
+
+    def heads(self, x: Tensor) -> Tensor:
+        v = self.stem(x).reshape(len(x), 2, 2, 64).mT
+        return torch.einsum("nhj,nhjc->nhc", v.sum(-1).softmax(-1), v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(self.heads(x).reshape(len(x), 4))
+        return out
+
+
+def test_a_gate_of_heads_without_tokens_is_on_the_heads() -> None:
+    model = Pools().eval()
+    want = model.heads(X)
+    want[:, 1] = 0
+    assert nk.layers(model, X).set_index("address").loc[":heads", "axis"] == 1
+    network = Network.wrap(model, ["a", "b", "c"], example=X, layers=[":heads"])
+    for target in (model, network):
+        with Taps(target, [":heads"], gates={":heads": torch.tensor([1.0, 0])}) as taps:
+            model(X)
+        assert torch.equal(taps.activations[":heads"], want)
+
+
+# What is merged, and whether its last axes but one are heads.
+MERGED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    "tokens of one head": (lambda w, v: (w @ v).flatten(1), False),
+    "rows of one head": (lambda w, v: (v.mT @ w).reshape(3, 4, 8, 8).flatten(2).mT.flatten(1), False),
+    "rows, weights in front": (lambda w, v: (w @ v).mT.reshape(3, 4, 8, 8).flatten(2).mT.flatten(1), False),
+    "rows by letters": (
+        lambda w, v: torch.einsum("nct,nqt->ncq", v.mT, w).reshape(3, 4, 8, 8).flatten(2).mT.flatten(1),
+        False,
+    ),
+    "heads of the same values": (
+        lambda w, v: (
+            (w[:, None].expand(3, 2, 64, 64) @ v[:, None, :, :2]).transpose(1, 2).reshape(3, 64, 4).flatten(1)
+        ),
+        True,
+    ),
+    "heads of one width": (lambda w, v: (w @ v).reshape(3, 64, 4, 1).flatten(2).flatten(1), True),
+    "tokens of heads": (
+        lambda w, v: (w[:, None] @ v.reshape(3, 64, 2, 2).transpose(1, 2)).flatten(2).flatten(1),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", MERGED)
+def test_tokens_and_rows_are_no_heads(way: str) -> None:
+    merge, heads = MERGED[way]
+
+    class Merges(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.out = nn.Conv2d(2, 4, 1), nn.Linear(256, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = self.stem(x).flatten(2).mT
+            out: Tensor = self.out(merge((v @ v.mT).softmax(-1), v))
+            return out
+
+    table = nk.layers(Merges(), X)
+    places = table[table["address"].str.contains(":heads")]
+    assert len(places)  # Taps count them
+    assert bool(places["tappable"].any()) is heads
+    assert not places["recommended"].any()
 
 
 @pytest.mark.parametrize("place", ["soft", "drop"])

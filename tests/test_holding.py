@@ -119,6 +119,61 @@ def test_an_exception_frees_it(error: type[BaseException]) -> None:
     assert elsewhere(lambda: list(hold(frozen, model))) is None
 
 
+class Told(nn.Linear):
+    """It does something when its mode is asked for or set."""
+
+    asked: Callable[[], object] = staticmethod(lambda: None)
+    set_to: Callable[[bool], object] = staticmethod(lambda _: None)
+
+    @property
+    def training(self) -> bool:
+        self.asked()
+        return bool(self.__dict__["mode"])
+
+    @training.setter
+    def training(self, mode: bool) -> None:  # type: ignore[override]
+        self.__dict__["mode"] = mode
+        self.set_to(mode)
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_a_collection_may_end_an_abandoned_block_while_another_begins_or_ends(after: int) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), told := Told(2, 2), nn.Linear(2, 2))
+    before, asked = flags(model), iter(range(100))
+    abandoned = hold(frozen, model)
+    next(abandoned)
+
+    def collect() -> None:
+        if next(asked) == after and not abandoned.gi_running:
+            abandoned.close()
+
+    told.asked = collect
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+    del told.asked
+    abandoned.close()
+    assert flags(model) == before
+    assert elsewhere(lambda: list(hold(frozen, model))) is None
+
+
+@pytest.mark.parametrize("at", [False, True])
+@pytest.mark.parametrize("block", [frozen, evaluating])
+def test_an_interrupt_halfway_through_opening_or_closing_leaves_nothing(block: Block, at: bool) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), told := Told(2, 2), nn.Linear(2, 2))
+    before = flags(model)
+
+    def interrupt(mode: bool) -> None:
+        if mode is at:
+            del told.set_to
+            raise KeyboardInterrupt
+
+    told.set_to = interrupt
+    with pytest.raises(KeyboardInterrupt), block(model):
+        pass
+    assert flags(model) == before
+    assert elsewhere(lambda: list(hold(block, model))) is None
+
+
 class Waits(nn.Module):
     """Another thread's turn comes in the middle of its forward."""
 

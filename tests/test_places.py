@@ -110,6 +110,18 @@ class ConvNormActivation(nn.Module):
         return x + 1
 
 
+class ConvBatchNorm(nn.Module):
+    """A convolution with its normalisation, by the name of what it ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = conv(4), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x)).relu()
+        return out
+
+
 def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
@@ -156,8 +168,13 @@ BETWEEN: dict[str, tuple[Callable[[Composed, Tensor], object], bool]] = {
     "later": (lambda m, x: (m.place(x), m.norm(m.place2(x)))[1], False),
     "convolution": (lambda m, x: m.norm(m.conv(m.place(x))), False),
     "sum": (lambda m, x: m.norm(m.place(x) + m.place2(x)), False),
+    "in-place sum": (lambda m, x: m.norm(m.place(x).add_(m.place2(x))), False),
+    "in-place sum of what was activated": (lambda m, x: m.norm(F.relu_(m.place(x)).add_(m.place2(x))), False),
+    "read before it is overwritten": (lambda m, x: (m.norm(y := m.place(x)), y.add_(m.place2(x))), True),
+    "in-place scale": (lambda m, x: m.norm(m.place(x).mul_(2).add_(m.scale)), True),
     "product": (lambda m, x: m.norm(m.place2(x) * m.place(x).sigmoid()), False),
     "block": (lambda m, x: m.block(m.place(x)), False),
+    "layer with its norm": (lambda m, x: m.conv_norm(m.place(x)), False),
     "statistics only": (lambda m, x: F.batch_norm(m.place2(x), m.place(x).mean((0, 2, 3)), m.ones), False),
 }  # fmt: skip
 
@@ -168,7 +185,7 @@ def test_feeds_norm(way: str) -> None:
     model = Composed(
         run, place=conv(), place2=conv(), conv=conv(4), norm=nn.BatchNorm2d(4), norm8=nn.BatchNorm2d(8),
         token_norm=nn.LayerNorm(4), relu=nn.ReLU(), pool=nn.AvgPool2d(2), foreign=FrozenBatchNorm2d(),
-        block=ConvNormActivation(), unseen=Unseen(),
+        block=ConvNormActivation(), conv_norm=ConvBatchNorm(), unseen=Unseen(),
     )  # fmt: skip
     model.register_buffer("ones", torch.ones(4))
     model.register_parameter("scale", nn.Parameter(torch.ones(4, 1, 1)))

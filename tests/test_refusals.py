@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 
 import pytest
@@ -84,6 +85,22 @@ def test_a_model_compiled_in_place_is_refused_and_its_copy_is_not() -> None:
         Taps(model, ["first"])
     with Taps(copy.deepcopy(model), ["first"]) as taps:
         taps._model(X)  # type: ignore[misc]
+
+
+def test_a_model_that_calls_itself() -> None:
+    class Views(Steps):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] < 8:
+                return super().forward(x)
+            out: Tensor = self(x[..., :6]) + self(x[..., 2:])
+            return out
+
+    model = Views().eval()
+    for use in (lambda: nk.layers(model, X), lambda: Network.wrap(model, NAMES, example=X)):
+        with pytest.raises(LayerError, match="Views calls itself in its forward"):
+            use()
+    assert Network.wrap(model, NAMES, example=X[..., :6]).units
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
 # Weights that are not all there.
@@ -215,3 +232,15 @@ def test_a_copy_made_within_a_block_is_free() -> None:
     for part in copied.modules():
         for hooks in (part._forward_hooks, part._forward_pre_hooks, part._forward_hooks_always_called):
             assert not hooks
+
+
+def test_a_tapped_model_is_not_saved_but_its_state_is() -> None:
+    model = nn.Sequential(Block(2, 4), nn.Flatten())
+    with Taps(model, ["0"]):
+        model(X)
+        with pytest.raises(
+            LayerError, match=r"save it when the block has ended, or save model.state_dict\(\)"
+        ):
+            torch.save(model, io.BytesIO())
+        torch.save(model.state_dict(), io.BytesIO())
+    torch.save(model, io.BytesIO())

@@ -99,6 +99,35 @@ def test_random_numbers_and_buffers_are_put_back_and_told() -> None:
     assert hash_weights(model.state_dict()) == weights
 
 
+class Keeps(nn.Module):
+    """It keeps what it saw in a buffer that was empty, and makes two more on its first run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu, self.head = nn.ReLU(), nn.Linear(64, 3)
+        self.register_buffer("seen", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "ones"):
+            self.register_buffer("ones", torch.ones(64))
+            self.register_buffer("positions", torch.arange(64), persistent=False)
+        self.seen = x.mean(0)
+        out: Tensor = self.head(self.relu(x.flatten(1)) * self.ones)
+        return out
+
+
+def test_buffers_that_a_run_makes_are_gone() -> None:
+    model, x = Keeps().eval(), torch.rand(2, 1, 8, 8)
+    before = dict(model.named_buffers()), list(model.state_dict()), set(model._non_persistent_buffers_set)
+    nk.layers(model, x)
+    with pytest.warns(UserWarning, match="the model changes its buffer 'seen' and .* 'ones' in evaluation"):
+        Network.wrap(model, CLASSES, example=x)
+    assert model.seen is None
+    assert not hasattr(model, "ones")
+    after = dict(model.named_buffers()), list(model.state_dict()), set(model._non_persistent_buffers_set)
+    assert after == before
+
+
 def test_what_neither_draws_nor_counts_is_told_nothing_of() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 3)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from nadkit.networks.layouts import tensors
-from nadkit.networks.norms import NORMS, is_norm
+from nadkit.networks.norms import LAYERS, NORMS, is_norm
 from nadkit.networks.recording import Call
 from nadkit.taps import HEADS, Layer
 from nadkit.taps.functions import ACTIVATIONS, JOINS
@@ -18,7 +18,6 @@ _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.Tanh,
 )  # fmt: skip
-_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -80,8 +79,8 @@ def pick_automatically(model: nn.Module, calls: Sequence[Call]) -> dict[str, str
     kinds: tuple[Iterable[str], ...] = (
         picked,
         [c.address for c in modules if _is_activation(c)],
-        [c.address for c in maps if isinstance(c.module, _WEIGHTED + NORMS)],
-        [c.address for c in modules if isinstance(c.module, _WEIGHTED)],
+        [c.address for c in maps if isinstance(c.module, LAYERS + NORMS)],
+        [c.address for c in modules if isinstance(c.module, LAYERS)],
     )
     first = set(next((kind for kind in kinds if kind), ()))
     return {c.address: picked.get(c.address, "") for c in calls if c.address in first}
@@ -163,13 +162,13 @@ def _is_whole(module: nn.Module, runs: Sequence[Call], calls: Sequence[Call], he
     It has an activation or a join in it. Its output is not that of a block inside it, or of its only
     activation, as it is or moved: then that one is picked.
     """
-    if isinstance(module, _WEIGHTED + _ACTIVATIONS) or is_norm(module):
+    if isinstance(module, LAYERS + _ACTIVATIONS) or is_norm(module):
         return False
     path, behind = runs[-1].path, runs[-1].behind
     within = [c for c in calls if _in(c.path, [path])]
-    if any(c.path in held and id(c.output) in behind for c in within):
+    if any(c.path in held and c.name in behind for c in within):
         return False
     activations = [c for c in within if _is_activation(c)]
-    if len(activations) == 1 and id(activations[0].output) in behind:
+    if len(activations) == 1 and activations[0].name in behind:
         return False
     return bool(activations) or any(_function(c) in (*ACTIVATIONS, *JOINS) for c in [*within, runs[-1]])

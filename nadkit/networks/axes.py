@@ -39,7 +39,7 @@ VIEWS = {
     "expand_as", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "__getitem__", "t",
     "__get__", "adjoint",
 }  # fmt: skip
-_RESHAPES = {"reshape", "view", "flatten", "unflatten", "reshape_as", "view_as"}
+RESHAPES = {"reshape", "view", "flatten", "unflatten", "reshape_as", "view_as"}
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "nanmean", "prod"}
 _ATTENTION = "scaled_dot_product_attention"
 _PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", _ATTENTION}
@@ -135,7 +135,7 @@ class AxisRecord:
             return  # made of weights and constants alone
         if name in _IN_PLACE_VIEWS:
             found = [Axes()] * len(made)
-        elif (name in VIEWS or name in _RESHAPES) and taken[0] is not read[0]:
+        elif (name in VIEWS or name in RESHAPES) and taken[0] is not read[0]:
             return  # a weight, say, in the shape of an activation
         elif name == "__getitem__" and len(taken) > 1:
             found = [self._picked(read[0], args[1], tensor) for tensor in made]
@@ -168,7 +168,8 @@ class AxisRecord:
             axes = self.of(read[0])
             return rows_in_front(axes, read, self.of, made) if axes.units == (1,) and made.ndim == 4 else axes
         if name in _PRODUCTS and len(args) > 1:
-            return axes._replace(units=self._product(args[2 if name == _ATTENTION else 1], made))
+            first, last = (args[1], args[2]) if name == _ATTENTION else args[-2:]
+            return axes._replace(units=self._product(first, last, made))
         return axes
 
     def _before(self, source: Tensor, units: tuple[int, ...], made: Tensor) -> tuple[int, ...]:
@@ -191,7 +192,7 @@ class AxisRecord:
 
     def _found(self, name: str, read: Sequence[Tensor], args: Args, kwargs: Kwargs, made: Tensor) -> Axes:
         first = self.of(read[0])
-        if name in _RESHAPES:
+        if name in RESHAPES:
             return self._reshaped(read[0], made)
         if name == "einsum":
             return self._einsum(args, made)
@@ -263,10 +264,14 @@ class AxisRecord:
             return Axes(samples, units, folds, rows, columns, before=before)
         return Axes(samples, units, folds, lost=sizes_of(axes, source.shape) or axes.lost, before=before)
 
-    def _product(self, last: object, made: Tensor) -> tuple[int, ...]:
+    def _product(self, first: object, last: object, made: Tensor) -> tuple[int, ...]:
         """Return the units of a product of matrices: those of its last factor, if they are at its end."""
         if isinstance(last, nn.Parameter):
             return (made.ndim - 1,)
+        if isinstance(last, Tensor) and last.ndim == 2 and not self.knows(last):
+            # Weights, turned or scaled first, or a constant: that may be over columns, and leave units alone.
+            units = self.of(first).units if isinstance(first, Tensor) else ()
+            return units if units and made.ndim - 1 not in units else (made.ndim - 1,)
         units = self.of(last).units if isinstance(last, Tensor) and self.knows(last) else ()
         return units if isinstance(last, Tensor) and last.ndim - 1 in units and last.ndim == made.ndim else ()
 

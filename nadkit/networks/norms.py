@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from nadkit.networks.axes import plain_name
+from nadkit.networks.identities import Identities
 from nadkit.networks.layouts import tensors
 
 NORMS = (
     nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,
     nn.LocalResponseNorm, nn.RMSNorm,
 )  # fmt: skip
-# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise.
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+"""Modules that mix units by weights."""
+# Normalisations of other libraries, such as `FrozenBatchNorm2d`; not `ConvNormAct`, which ends otherwise, and
+# not a `ConvBatchNorm`, whose convolution reads what it takes.
 _NORM_NAMES = re.compile(r"(batch|layer|group|instance|rms|response)_?norm(\d?d)?$", re.IGNORECASE)
 NORM_FUNCTIONS = {
     "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize",
@@ -47,7 +51,10 @@ def is_norm(module: nn.Module) -> bool:
     >>> is_norm(nn.BatchNorm2d(3)), is_norm(nn.Conv2d(3, 3, 1))
     (True, False)
     """
-    return isinstance(module, NORMS) or _NORM_NAMES.search(type(module).__name__) is not None
+    if isinstance(module, NORMS):
+        return True
+    named = _NORM_NAMES.search(type(module).__name__) is not None
+    return named and not any(isinstance(part, LAYERS) for part in module.modules())
 
 
 class NormReaders:
@@ -59,13 +66,13 @@ class NormReaders:
     Parameters
     ----------
     knows : says of a tensor whether it is an activation, made from the pictures
+    names : those of the tensors, which follow every function first
     """
 
-    def __init__(self, knows: Callable[[Tensor], bool]) -> None:
+    def __init__(self, knows: Callable[[Tensor], bool], names: Identities) -> None:
         self.read: set[int] = set()
-        self._knows = knows
+        self._knows, self._names = knows, names
         self._made_from: dict[int, list[int]] = {}
-        self._alive: list[Tensor] = []  # identities are compared, so none may be used anew
 
     def follow(self, name: str, values: Iterable[object], out: object) -> None:
         """Note what a function read and gave, before what it gave is an activation."""
@@ -80,14 +87,13 @@ class NormReaders:
         if len({id(source) for source in sources}) > 1 and plain not in _JOINS:
             return
         for made in tensors([out]):
-            self._alive += [made, *sources]
-            self._made_from.setdefault(id(made), []).extend(id(s) for s in sources if s is not made)
+            before = map(self._names.was, sources)
+            self._made_from.setdefault(self._names.of(made), []).extend(before)
 
     def reads(self, values: Iterable[object]) -> None:
         """Note that a normalisation takes these."""
         for tensor in tensors(values):
-            self._alive.append(tensor)
-            self.read.add(id(tensor))
+            self.read.add(self._names.of(tensor))
 
     def close(self) -> None:
         """Go back from what was read to all that it was made from."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 
 from nadkit.networks.axes import plain_name
+from nadkit.networks.identities import Identities
 from nadkit.networks.layouts import tensors
 from nadkit.networks.norms import NORM_FUNCTIONS, PRODUCTS, WEIGHTED
 
@@ -17,40 +18,39 @@ class Passing:
     Parameters
     ----------
     knows : says of a tensor whether it is an activation, made from the pictures
+    names : those of the tensors, which follow every function first
     """
 
-    def __init__(self, knows: Callable[[Tensor], bool]) -> None:
-        self._knows = knows
+    def __init__(self, knows: Callable[[Tensor], bool], names: Identities) -> None:
+        self._knows, self._names = knows, names
         self._made_from: dict[int, int] = {}
-        self._alive: list[Tensor] = []  # identities are compared, so none may be used anew
 
     def follow(self, name: str, values: Iterable[object], out: object) -> None:
         """Note what a function read and gave, before what it gave is an activation."""
         plain, read = plain_name(name), list(tensors(values))
-        sources = {id(tensor): tensor for tensor in read if self._knows(tensor)}
+        sources = {self._names.was(tensor) for tensor in read if self._knows(tensor)}
         mixes = plain in WEIGHTED | NORM_FUNCTIONS or (plain in PRODUCTS and len(read) > 1)
         if mixes or len(sources) != 1:
             return
-        ((source, tensor),) = sources.items()
-        self._alive.append(tensor)
-        for made in tensors([out]):
-            if made is not tensor:
-                self._alive.append(made)
-                self._made_from[id(made)] = source
+        (source,) = sources
+        self._made_from.update((self._names.of(made), source) for made in tensors([out]))
 
-    def behind(self, tensor: Tensor) -> set[int]:
-        """Return the identities of a tensor and of all that it was so made from.
+    def behind(self, name: int) -> set[int]:
+        """Return the names of a tensor and of all that it was so made from.
 
         Examples
         --------
         >>> import torch
-        >>> a, passing = torch.ones(2, 3), Passing(lambda tensor: True)
+        >>> a, names = torch.ones(2, 3), Identities()
+        >>> passing = Passing(lambda tensor: True, names)
         >>> passing.follow("relu", [a], b := a.relu())
         >>> passing.follow("add", [a, b], c := a + b)
-        >>> passing.behind(b) == {id(a), id(b)}, passing.behind(c) == {id(c)}
-        (True, True)
+        >>> passing.behind(names.of(b)) == {names.of(a), names.of(b)}
+        True
+        >>> passing.behind(names.of(c)) == {names.of(c)}
+        True
         """
-        found, at = set[int](), id(tensor)
+        found, at = set[int](), name
         while at not in found:
             found.add(at)
             at = self._made_from.get(at, at)

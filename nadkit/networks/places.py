@@ -64,7 +64,7 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
                 )
         elif isinstance(asked, str) and asked == "paper":
             picked = pick_published(model, recording.calls)
-        elif isinstance(asked, str) and set(asked) & set("*?["):
+        elif isinstance(asked, str) and set(asked) & set("*?[") and asked not in by_address:
             picked = _fitting(model, by_address, asked)
         elif isinstance(asked, nn.Module):
             picked = _told(model, by_address, partial(_is, asked))

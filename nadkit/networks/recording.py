@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nadkit.errors import LayerError
 from nadkit.networks.axes import AxisRecord
+from nadkit.networks.identities import Identities
 from nadkit.networks.layouts import Axes, tensors
 from nadkit.networks.norms import NormReaders, is_norm
 from nadkit.networks.passing import Passing
+from nadkit.networks.tokens import Tokens
 from nadkit.taps import HEADS, Layer, Watch, is_scores
 
 
@@ -30,7 +33,8 @@ class Call:
     in_place: str = ""  # who writes into the output
     same: bool = False  # a function's output that its module gives as its own, as it is
     by: str = ""  # of a module: that function
-    behind: frozenset[int] = frozenset()  # identities of what its output was made from, its units one for one
+    name: int = 0  # what it gave, as it was then
+    behind: frozenset[int] = frozenset()  # names of what its output was made from, its units one for one
     answers: bool = False  # its units are the classes: it is the model's output, or becomes it one for one
 
     def layer(self, axis: int | None = None) -> Layer | str:
@@ -97,7 +101,9 @@ class _Recorder(Watch):
         super().__init__(model, noted.add_function)
         self.note, self.calls, self.times = noted.add, noted.all, noted.times
         self.axes = AxisRecord()
-        self.norms, self.passing = NormReaders(self.axes.knows), Passing(self.axes.knows)
+        self.names, self.tokens = Identities(), Tokens()
+        self.norms = NormReaders(self.axes.knows, self.names)
+        self.passing = Passing(self.axes.knows, self.names)
         self.written: list[tuple[int, int, str]] = []  # a tensor, how many calls were done, by whom
         self.weights: dict[int, tuple[str, str]] = {}  # a parameter: in which module by what function
         self.leaves = {path for path, m in model.named_modules() if next(m.children(), None) is None}
@@ -111,13 +117,17 @@ class _Recorder(Watch):
         before, done = _version(target), len(self.calls)
         out = super().__torch_function__(func, types, args, kwargs)
         path = self.running[-1] if self.running else ""
-        self.norms.follow(name, values, out)
-        self.passing.follow(name, values, out)
+        self._follow(name, values, out)
         self.axes.follow(name, func, args, kwargs or {}, out)
+        self.tokens.follow(name, func, args, kwargs or {}, out)
         for call in self.calls[done:]:
+            if isinstance(call.output, Tensor):
+                call.name = self.names.of(call.output)
             if call.path.endswith(f":{HEADS}") and isinstance(call.output, Tensor):
+                at = call.output.ndim - 2
                 axes = self.axes.of(out) if isinstance(out, Tensor) else self._of_heads(args)
-                call.axes = axes._replace(units=(call.output.ndim - 2,))
+                # What one head gives may be merged too, its tokens, or rows, with its units.
+                call.axes = axes._replace(units=() if at in self.tokens.of(args[0]) else (at,))
         if target is not None and _version(target) != before:
             who = path if path in self.leaves else f"{path}:{name.removesuffix('_')}"
             self.written += [(id(t), done, who) for t in (target, target._base) if t is not None]
@@ -125,6 +135,19 @@ class _Recorder(Watch):
             if isinstance(value, nn.Parameter):
                 self.weights.setdefault(id(value), (path, name))
         return out
+
+    def _restart(self, module: nn.Module, args: object) -> None:
+        if self.running:
+            raise LayerError(
+                f"{type(module).__name__} calls itself in its forward, and calls are counted anew each time a"
+                " model is called; take the part of it that it runs on each, or let it call a method instead"
+            )
+        super()._restart(module, args)
+
+    def _follow(self, name: str, values: list[Any], out: object) -> None:
+        self.names.follow(values, out)
+        self.norms.follow(name, values, out)
+        self.passing.follow(name, values, out)
 
     def _of_heads(self, args: tuple[Any, ...]) -> Axes:
         """Return the axes of what torch's attention gives its projection, (batch, length, heads, width).
@@ -145,31 +168,32 @@ class _Recorder(Watch):
                 by = function if call.same else by
         for tensor in tensors([output]):
             if not self.axes.knows(tensor):  # made where no function is seen
-                name = "" if next(module.parameters(), None) is None else "linear"
-                self.norms.follow(name, args, tensor)
-                self.passing.follow(name, args, tensor)
+                self._follow("" if next(module.parameters(), None) is None else "linear", args, tensor)
                 self.axes.follow("", nn.Identity(), args, {}, tensor)
         self.note(path, module, output)
         self.calls[-1].by = by
+        if isinstance(output, Tensor):
+            self.calls[-1].name = self.names.of(output)
 
     def close(self, out: object) -> None:
         """Say of every call what only the end of the pass tells."""
         self.norms.close()
         answer = next(tensors([out]), None)
-        becoming = set[int]() if answer is None else self.passing.behind(answer)
+        becoming = set[int]() if answer is None else self.passing.behind(self.names.of(answer))
         for at, call in enumerate(self.calls):
-            output = id(call.output)
-            call.feeds_norm = output in self.norms.read
+            call.feeds_norm = call.name in self.norms.read
             call.address = call.path if self.times[call.path] == 1 else f"{call.path}#{call.number}"
             if isinstance(call.output, Tensor) and not call.axes.units:
                 call.axes = self.axes.of(call.output)
             if isinstance(call.output, Tensor):
-                call.behind = frozenset(self.passing.behind(call.output))
-            if answer is not None and output in becoming:
+                call.behind = frozenset(self.passing.behind(call.name))
+            if answer is not None and call.name in becoming:
                 layer = call.layer()
                 classes = isinstance(layer, Layer) and answer.ndim > 1 and layer.units == answer.shape[1]
                 call.answers = classes or call.output is answer
-            call.in_place = next((who for t, done, who in self.written if t == output and done > at), "")
+            call.in_place = next(
+                (who for t, done, who in self.written if t == id(call.output) and done > at), ""
+            )
         self.calls = [call for call in self.calls if not call.same]
 
 

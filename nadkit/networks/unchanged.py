@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -31,28 +32,46 @@ def unchanged(model: nn.Module) -> Iterator[list[str]]:
         Empty in the block; after it, what was undone: "draws random numbers", "changes its buffer 'n'".
     """
     told: list[str] = []
-    buffers = [
-        (module, f"{path}.{name}".lstrip("."), name, buffer, buffer.detach().clone())
-        for path, module in model.named_modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if not buffer.is_meta
-    ]
-    devices = sorted({buffer.device.index or 0 for *_, buffer, _ in buffers if buffer.is_cuda})
+    before = {module: dict(module._buffers) for module in model.modules()}
+    values = {id(buffer): buffer.detach().clone() for buffer in model.buffers() if not buffer.is_meta}
+    paths = {module: path for path, module in model.named_modules()}
+    weights = itertools.chain(model.parameters(), model.buffers())
+    devices = sorted({weight.device.index or 0 for weight in weights if weight.is_cuda})
     with torch.random.fork_rng(devices):
-        before = torch.get_rng_state()
+        states = _states(devices)
         try:
             yield told
         finally:
-            if not torch.equal(torch.get_rng_state(), before):
+            if not all(map(torch.equal, _states(devices), states)):
                 told.append("draws random numbers")
-            for module, path, name, buffer, value in buffers:
-                now = module._buffers.get(name)
-                if now is buffer and _equal(buffer, value):
-                    continue
-                told.append(f"changes its buffer {path!r}")
-                module._buffers[name] = buffer
-                with torch.no_grad():
-                    buffer.copy_(value)
+            for module, buffers in before.items():
+                for name in {**buffers, **module._buffers}:
+                    if _put_back(module, name, buffers, values):
+                        told.append(f"changes its buffer {f'{paths[module]}.{name}'.lstrip('.')!r}")
+
+
+def _put_back(
+    module: nn.Module, name: str, buffers: Mapping[str, Tensor | None], values: Mapping[int, Tensor]
+) -> bool:
+    """Give a module's buffer its place and value from before, and return whether its state was another."""
+    if name not in buffers:  # made in the block, as positions are on the first run; then no state changed
+        saved = name not in module._non_persistent_buffers_set
+        del module._buffers[name]
+        module._non_persistent_buffers_set.discard(name)
+        return saved
+    buffer, now = buffers[name], module._buffers.get(name)
+    value = None if buffer is None else values.get(id(buffer))
+    if now is buffer and (value is None or buffer is None or _equal(buffer, value)):
+        return False
+    module._buffers[name] = buffer
+    if buffer is not None and value is not None:
+        with torch.no_grad():
+            buffer.copy_(value)
+    return True
+
+
+def _states(devices: Sequence[int]) -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

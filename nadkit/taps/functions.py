@@ -102,6 +102,9 @@ class Watch(TorchFunctionMode):
 
     def _end(self, module: nn.Module, args: object, output: object) -> None:  # noqa: ARG002 (torch's)
         self.running.clear()
+        others = _get_current_function_mode_stack()
+        if not any(isinstance(other, Watch) and other.running for other in others):
+            drop_marks(output)
 
     def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
         running = self.running
@@ -181,6 +184,16 @@ def is_scores(output: object) -> bool:
     return _mark_of(output) == _SCORES
 
 
+def is_weights(output: object) -> bool:
+    """Return whether a tensor is weights of an attention: scores after a softmax."""
+    return _mark_of(output) == _WEIGHTS
+
+
+def is_mixed(output: object) -> bool:
+    """Return whether a tensor is a product with weights of an attention, before heads are joined."""
+    return _mark_of(output) == _MIXED
+
+
 def _any_weights(values: Sequence[Any] | Any) -> bool:
     """Return whether any tensor among values is weights of an attention, or a product with them."""
     return any(
@@ -193,6 +206,15 @@ def carry_mark(output: object, passed: Tensor) -> None:
     """Say of what is passed on in an output's place that it is part of an attention, if the output is."""
     if _mark_of(output):
         setattr(passed, _MARK, _mark_of(output))
+
+
+def drop_marks(output: object) -> None:
+    """Leave no mark on the tensors of what a user is given."""
+    if isinstance(output, Tensor):
+        vars(output).pop(_MARK, None)
+    elif isinstance(output, (tuple, list, Mapping)):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            drop_marks(part)
 
 
 def split_function(path: str) -> tuple[str, str | None]:

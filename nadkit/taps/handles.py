@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
+
+from nadkit.errors import LayerError
 
 
 class Hook:
@@ -21,6 +23,13 @@ class Hook:
     def __deepcopy__(self, _memo: dict[int, Any]) -> Callable[..., None]:
         """Give what takes its place in a copy."""
         return _copied
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be written to a file."""
+        raise LayerError(
+            "the model is tapped, and its hooks cannot be saved; save it when the block has ended, or save "
+            "model.state_dict()"
+        )
 
 
 def _copied(module: nn.Module, *_: object) -> None:

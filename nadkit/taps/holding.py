@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -13,18 +13,24 @@ from nadkit.errors import LayerError
 from nadkit.taps.layer import Tappable, model_and_layers
 
 
-@dataclass(eq=False)
-class _Hold:
-    """What a block keeps for a module or a parameter: its mode or flag from before."""
+class _Block:
+    """One block of one thread, and the modes and flags from before it of all that it holds."""
 
-    block: object
-    thread: int
-    thing: nn.Module | nn.Parameter  # alive, so that nothing else has its identity
-    was: bool
+    __slots__ = ("thread", "was")
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self.was: dict[int, bool] = {}
 
 
-_lock = threading.RLock()  # re-entrant, as a collection may close an abandoned block at any moment
-_holds: dict[int, list[_Hold]] = {}  # by what is held, the block that was opened last at the end
+_Things = list[nn.Module | nn.Parameter]
+
+_lock = threading.RLock()
+_owner: int | None = None  # the thread that has the lock
+_holds: dict[int, list[_Block]] = {}  # by what is held, the block that was opened last at the end
+# Blocks that end, with what they hold, so that nothing else has its identity. A collection may end an
+# abandoned one at any moment, also where its thread has the lock: it waits here for that thread to go on.
+_ended: deque[tuple[_Block, _Things]] = deque()
 _this_thread = threading.local()
 
 
@@ -95,38 +101,66 @@ def frozen(target: nn.Module | Tappable) -> Iterator[None]:
 
 
 @contextmanager
-def _held(model: nn.Module, things: list[nn.Module | nn.Parameter]) -> Iterator[None]:
-    block, thread = object(), this_thread()
+def _held(model: nn.Module, things: _Things) -> Iterator[None]:
+    block = _Block(this_thread())
+    _settle()
     try:
-        with _lock:
-            if any(id(thing) in _holds and _holds[id(thing)][-1].thread != thread for thing in things):
+        with _locked():
+            if any(id(thing) in _holds and _holds[id(thing)][-1].thread != block.thread for thing in things):
                 raise LayerError(
                     f"{type(model).__name__} is at work in another thread, and its modes change with it; "
                     "give each thread a copy, copy.deepcopy(model), or run them one after another"
                 )
             for thing in things:
-                _holds.setdefault(id(thing), []).append(_Hold(block, thread, thing, _flag(thing)))
+                block.was[id(thing)] = _flag(thing)
+                _holds.setdefault(id(thing), []).append(block)
                 # One by one: `.eval()` and `.train()` may be overridden, and flatten modes that differ.
                 _set_flag(thing, False)
+        _settle()
         yield
     finally:
-        with _lock:
-            for thing in things:
-                _let_go(thing, block)
+        _ended.append((block, things))
+        try:
+            _settle()
+        except BaseException:  # an interrupt halfway: the rest is given back all the same
+            _settle()
+            raise
 
 
-def _let_go(thing: nn.Module | nn.Parameter, block: object) -> None:
+@contextmanager
+def _locked() -> Iterator[None]:
+    global _owner
+    with _lock:
+        before, _owner = _owner, threading.get_ident()
+        try:
+            yield
+        finally:
+            _owner = before
+
+
+def _settle() -> None:
+    """Give back what ended blocks hold; where this thread has the lock already, it does so when done."""
+    while _ended and _owner != threading.get_ident():
+        with _locked():
+            while _ended:
+                block, things = _ended[0]
+                for thing in things:
+                    _let_go(thing, block)
+                _ended.popleft()
+
+
+def _let_go(thing: nn.Module | nn.Parameter, block: _Block) -> None:
+    """Give back one mode or flag; done twice it is as done once."""
     holds = _holds.get(id(thing), [])
-    at = next((at for at, hold in enumerate(holds) if hold.block is block), None)
-    if at is None:
-        return
-    was = holds.pop(at).was
-    if at < len(holds):
-        holds[at].was = was  # the block after it is still open: it gives back what was before both
-    else:
-        _set_flag(thing, was)
+    if block in holds:
+        at, was = holds.index(block), block.was[id(thing)]
+        if at + 1 < len(holds):
+            holds[at + 1].was[id(thing)] = was  # still open: it gives back what was before both
+        else:
+            _set_flag(thing, was)
+        holds.remove(block)
     if not holds:
-        del _holds[id(thing)]
+        _holds.pop(id(thing), None)
 
 
 def _flag(thing: nn.Module | nn.Parameter) -> bool:
@@ -134,7 +168,9 @@ def _flag(thing: nn.Module | nn.Parameter) -> bool:
 
 
 def _set_flag(thing: nn.Module | nn.Parameter, flag: bool) -> None:
+    if _flag(thing) == flag:
+        return
     if isinstance(thing, nn.Module):
         thing.training = flag
-    elif thing.requires_grad != flag:
+    else:
         thing.requires_grad_(flag)

@@ -19,7 +19,7 @@ from nadkit.taps.checks import (
     check_rows,
     wrong_size,
 )
-from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, split_function, unwatched
+from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, drop_marks, split_function, unwatched
 from nadkit.taps.handles import Hook
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
@@ -143,7 +143,7 @@ class Taps:
             tap.bare = path
         if (call or 1) not in tap.places:
             layer = _known(known, path, call)
-            axis = 2 if function == HEADS else 1
+            axis = -2 if function == HEADS else 1
             tap.places[call or 1] = _Place(axis=axis, folds=layer.folds if layer else 1)
         return tap.places[call or 1]
 
@@ -282,6 +282,7 @@ def _pass(tap: _Tap, record: _Record, rows: Tensor | None, output: object) -> Te
         passed = read.clone() if place.records else read
     for address in place.records:
         record.activations[address] = read
+        drop_marks(read)
     if passed is None:
         return None
     passed = passed.flatten(0, 1) if place.folds > 1 else passed
