@@ -537,6 +537,7 @@ SQUARES: dict[str, tuple[Callable[[Tensor], Tensor], Layer | str]] = {
     "turned weights": (lambda x: x.flatten(2).mT @ torch.eye(8).t(), Layer(8, 2)),
     "turned weights, units lost": (lambda x: x.reshape(8, 16, 32) @ torch.ones(32, 5).neg(), Layer(5, 2)),
     "a constant over columns": (lambda x: x @ torch.ones(8, 8).triu(), Layer(8, 1)),
+    "a new axis": (lambda x: x.reshape(8, 1, 8, 8, 8), Layer(8, 2)),
     "two that disagree": (lambda x: x + x.transpose(1, 2), "units on no axis"),
     "tokens first by hand": (second, "samples on no axis"),
     "stacked": (lambda x: torch.stack([x, x], 1).sum(1), Layer(8, 1)),

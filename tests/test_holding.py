@@ -150,6 +150,8 @@ def test_a_collection_may_end_an_abandoned_block_while_another_begins_or_ends(af
     told.asked = collect
     with evaluating(model):
         assert not any(part.training for part in model.modules())
+        ended = abandoned.gi_frame is None
+        assert all(weight.requires_grad is ended for weight in model.parameters())
     del told.asked
     abandoned.close()
     assert flags(model) == before
@@ -172,6 +174,23 @@ def test_an_interrupt_halfway_through_opening_or_closing_leaves_nothing(block: B
         pass
     assert flags(model) == before
     assert elsewhere(lambda: list(hold(block, model))) is None
+
+
+def test_what_two_interrupts_left_is_given_back_by_the_next_block() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), told := Told(2, 2), nn.Linear(2, 2))
+    before, interrupts = flags(model), iter([KeyboardInterrupt, KeyboardInterrupt])
+
+    def interrupt(mode: bool) -> None:
+        if mode and (error := next(interrupts, None)):
+            told.__dict__["mode"] = False
+            raise error
+
+    told.set_to = interrupt
+    with pytest.raises(KeyboardInterrupt), frozen(model):
+        pass
+    assert flags(model) != before
+    assert elsewhere(lambda: list(hold(frozen, model))) is None
+    assert flags(model) == before
 
 
 class Waits(nn.Module):

@@ -216,6 +216,13 @@ def test_what_is_saved_elsewhere_by_the_caller_is_no_checkpoint() -> None:
     assert gate.grad is not None
 
 
+def test_a_gate_that_could_learn_does_nothing_else_where_the_caller_wants_no_gradients() -> None:
+    model, gate = Steps().eval(), torch.tensor([1.0, 0, 1, 1], requires_grad=True)
+    with torch.no_grad(), Taps(model, ["second"], gates={"second": gate}) as taps:
+        model(X)
+    assert torch.equal(taps.activations["second"], model.second(model.first(X)) * gate[:, None, None])
+
+
 # Copies.
 
 
