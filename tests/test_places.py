@@ -126,6 +126,14 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+def written(x: Tensor) -> Tensor:
+    """Twice the units, in a tensor made before."""
+    whole = torch.zeros(len(x), 8, *x.shape[2:])
+    whole[:, :4] = x
+    whole[:, 4:] = -x
+    return whole
+
+
 # What stands between the place and a normalisation, and whether that normalisation reads the place.
 BETWEEN: dict[str, tuple[Callable[[Composed, Tensor], object], bool]] = {
     "nothing": (lambda m, x: m.norm(m.place(x)), True),
@@ -171,6 +179,11 @@ BETWEEN: dict[str, tuple[Callable[[Composed, Tensor], object], bool]] = {
     "in-place sum": (lambda m, x: m.norm(m.place(x).add_(m.place2(x))), False),
     "in-place sum of what was activated": (lambda m, x: m.norm(F.relu_(m.place(x)).add_(m.place2(x))), False),
     "read before it is overwritten": (lambda m, x: (m.norm(y := m.place(x)), y.add_(m.place2(x))), True),
+    "a part of a buffer": (lambda m, x: m.norm8(written(m.place(x)).relu()), True),
+    "a part of an activation": (
+        lambda m, x: (y := m.place(x), y.__setitem__(0, 0.0), y.__setitem__(1, m.place2(x)[1]), m.norm(y)),
+        True,
+    ),
     "in-place scale": (lambda m, x: m.norm(m.place(x).mul_(2).add_(m.scale)), True),
     "product": (lambda m, x: m.norm(m.place2(x) * m.place(x).sigmoid()), False),
     "block": (lambda m, x: m.block(m.place(x)), False),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from nadkit.errors import LayerError
@@ -117,8 +118,11 @@ class _Recorder(Watch):
         before, done = _version(target), len(self.calls)
         out = super().__torch_function__(func, types, args, kwargs)
         path = self.running[-1] if self.running else ""
-        self._follow(name, values, out)
-        self.axes.follow(name, func, args, kwargs or {}, out)
+        if name == "__setitem__":
+            self._assigned(args[0], args[-1])
+        else:
+            self._follow(name, values, out)
+            self.axes.follow(name, func, args, kwargs or {}, out)
         self.tokens.follow(name, func, args, kwargs or {}, out)
         for call in self.calls[done:]:
             if isinstance(call.output, Tensor):
@@ -148,6 +152,12 @@ class _Recorder(Watch):
         self.names.follow(values, out)
         self.norms.follow(name, values, out)
         self.passing.follow(name, values, out)
+
+    def _assigned(self, whole: Tensor, part: object) -> None:
+        """Note that a part of a tensor was written: then it is joined of what it was and of that."""
+        self._follow("cat", [whole, part], whole)
+        if isinstance(part, Tensor) and part.ndim == whole.ndim and not self.axes.knows(whole):
+            self.axes.follow("cat", torch.cat, [[part]], {}, whole)
 
     def _of_heads(self, args: tuple[Any, ...]) -> Axes:
         """Return the axes of what torch's attention gives its projection, (batch, length, heads, width).
