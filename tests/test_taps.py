@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.hooks import RemovableHandle
 
 from nadkit.errors import LayerError
@@ -598,6 +599,24 @@ def test_interrupt_while_opening_removes_every_hook(model: Residual, pixels: Ten
     with taps:
         model(pixels)
     assert hooks(model) == []
+
+
+@pytest.mark.parametrize("at", range(30))
+def test_interrupt_before_a_hook_is_removed_removes_it(model: Residual, pixels: Tensor, at: int) -> None:
+    remove, closed = RemovableHandle.remove, iter(range(1000))
+
+    def interrupted(handle: RemovableHandle) -> None:
+        if next(closed) == at:
+            raise KeyboardInterrupt
+        remove(handle)
+
+    with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(RemovableHandle, "remove", interrupted)
+        with Taps(model, ["conv1", "conv2", ":add"]):
+            model(pixels)
+    assert next(closed) > 10
+    assert hooks(model) == []
+    assert not _get_current_function_mode_stack()
 
 
 def test_closing_twice_does_nothing(model: Residual, pixels: Tensor) -> None:

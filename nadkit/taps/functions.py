@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
-from nadkit.taps.handles import Hook
+from nadkit.taps.handles import Hook, Removable, remove_all
 
 HEADS = "heads"
 JOINS = ("add", "cat")
@@ -73,29 +73,36 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.see = see
         self.running: list[str] = []  # paths of the modules that run, the innermost last
-        self._model, self._open, self._closed = model, ExitStack(), False
+        self._model, self._closed = model, False
+        self._open: list[Removable] = []
 
     def __enter__(self) -> Watch:
         """Begin to follow which module runs."""
-        with ExitStack() as stack:
+        try:
             for path, module in self._model.named_modules():
                 begin, end = (self._entering(path), self._leave) if path else (self._restart, self._end)
-                stack.callback(module.register_forward_pre_hook(Hook(begin), prepend=True).remove)
+                self._open.append(module.register_forward_pre_hook(Hook(begin), prepend=True))
                 # Always: a model may catch what a part of it raises, and go on.
-                stack.callback(module.register_forward_hook(Hook(end), always_call=True).remove)
+                self._open.append(module.register_forward_hook(Hook(end), always_call=True))
             for other in _get_current_function_mode_stack():
                 if isinstance(other, Watch) and other._closed:  # by another thread
                     _take_off(other)
             super().__enter__()  # type: ignore[no-untyped-call]
-            self._open = stack.pop_all()
+        except BaseException:
+            remove_all([self])
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Take the hooks away."""
-        with self._open:
-            self._closed = True
-            self.running.clear()
-            _take_off(self)  # another thread has a stack of its own: there this one lies on until the next
+        remove_all([self])
+
+    def remove(self) -> None:
+        """Take the hooks away, in whatever thread or order."""
+        self._closed = True
+        self.running.clear()
+        remove_all(self._open)
+        _take_off(self)  # another thread has a stack of its own: there this one lies on until the next
 
     def _restart(self, module: nn.Module, args: object) -> None:  # noqa: ARG002 (torch calls it so)
         self.running[:] = [""]
@@ -166,13 +173,14 @@ class Watch(TorchFunctionMode):
 
 def _take_off(mode: TorchFunctionMode) -> None:
     """Take a mode off this thread's stack, wherever it lies: a generator may be closed in another's block."""
-    if not any(other is mode for other in _get_current_function_mode_stack()):
-        return
-    above = []
-    while (top := _pop_mode()) is not mode:
-        above.append(top)
-    for other in reversed(above):
-        _push_mode(other)
+    above: list[TorchFunctionMode] = []
+    try:
+        while any(other is mode for other in _get_current_function_mode_stack()):
+            if (top := _pop_mode()) is not mode:
+                above.append(top)
+    finally:
+        for other in reversed(above):
+            _push_mode(other)
 
 
 def _mark_of(output: object) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol
 
 from torch import nn
 
@@ -30,6 +30,23 @@ class Hook:
             "the model is tapped, and its hooks cannot be saved; save it when the block has ended, or save "
             "model.state_dict()"
         )
+
+
+class Removable(Protocol):
+    """What `remove` undoes; done twice it is as done once."""
+
+    def remove(self) -> None: ...  # noqa: D102
+
+
+def remove_all(open_: Sequence[Removable]) -> None:
+    """Remove what was opened, the last first; an interrupt halfway does not keep the rest."""
+    try:
+        for one in reversed(open_):
+            one.remove()
+    except BaseException:
+        for one in reversed(open_):
+            one.remove()
+        raise
 
 
 def _copied(module: nn.Module, *_: object) -> None:

@@ -26,7 +26,6 @@ class _Block:
 _Things = list[nn.Module | nn.Parameter]
 
 _lock = threading.RLock()
-_owner: int | None = None  # the thread that has the lock
 _holds: dict[int, list[_Block]] = {}  # by what is held, the block that was opened last at the end
 # Blocks that end, with what they hold, so that nothing else has its identity. A collection may end an
 # abandoned one at any moment, also where its thread has the lock: it waits here for that thread to go on.
@@ -105,7 +104,7 @@ def _held(model: nn.Module, things: _Things) -> Iterator[None]:
     block = _Block(this_thread())
     _settle()
     try:
-        with _locked():
+        with _lock:
             if any(id(thing) in _holds and _holds[id(thing)][-1].thread != block.thread for thing in things):
                 raise LayerError(
                     f"{type(model).__name__} is at work in another thread, and its modes change with it; "
@@ -119,29 +118,18 @@ def _held(model: nn.Module, things: _Things) -> Iterator[None]:
         _settle()
         yield
     finally:
-        _ended.append((block, things))
         try:
+            _ended.append((block, things))
             _settle()
         except BaseException:  # an interrupt halfway: the rest is given back all the same
             _settle()
             raise
 
 
-@contextmanager
-def _locked() -> Iterator[None]:
-    global _owner
-    with _lock:
-        before, _owner = _owner, threading.get_ident()
-        try:
-            yield
-        finally:
-            _owner = before
-
-
 def _settle() -> None:
     """Give back what ended blocks hold; where this thread has the lock already, it does so when done."""
-    while _ended and _owner != threading.get_ident():
-        with _locked():
+    while _ended and not _lock._is_owned():  # type: ignore[attr-defined]
+        with _lock:
             while _ended:
                 block, things = _ended[0]
                 for thing in things:

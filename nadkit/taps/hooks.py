@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import get_ident
 
@@ -20,7 +19,7 @@ from nadkit.taps.checks import (
     wrong_size,
 )
 from nadkit.taps.functions import FUNCTIONS, HEADS, Watch, carry_mark, drop_marks, split_function, unwatched
-from nadkit.taps.handles import Hook
+from nadkit.taps.handles import Hook, Removable, remove_all
 from nadkit.taps.layer import Layer, Tappable, kind_of, model_and_layers, parse_address
 
 Edit = Callable[[Tensor], Tensor]
@@ -118,7 +117,7 @@ class Taps:
         self._model: nn.Module | None = model
         self._rows = rows
         self._record = _Record()
-        self._open: ExitStack | None = None
+        self._open: list[Removable] | None = None
 
     def _place(self, model: nn.Module, known: Mapping[str, Layer], address: str) -> _Place:
         path, call = parse_address(address)
@@ -169,16 +168,21 @@ class Taps:
             tap = functions.get(path)
             return None if tap is None else _pass(tap, record, rows, output)
 
-        # An interrupt halfway through opening or closing still undoes all the rest: ExitStack goes on.
-        with ExitStack() as stack:
-            stack.callback(self._model.register_forward_pre_hook(Hook(restart)).remove)
+        opened: list[Removable] = []
+        try:
+            opened.append(self._model.register_forward_pre_hook(Hook(restart)))
             for module, tap in self._taps.items():
                 if isinstance(module, nn.Module):
                     hook = Hook(_make_hook(tap, record, rows, thread))
-                    stack.callback(module.register_forward_hook(hook).remove)
+                    opened.append(module.register_forward_hook(hook))
             if functions:  # behind the hooks, so that a module runs until its own have run
-                stack.enter_context(Watch(self._model, see))
-            self._open = stack.pop_all()
+                watch = Watch(self._model, see)
+                opened.append(watch)
+                watch.__enter__()
+            self._open = opened
+        except BaseException:
+            remove_all(opened)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -186,7 +190,7 @@ class Taps:
             return
         name, taps = type(self._model).__name__, list(self._taps.values())
         try:
-            self._open.close()
+            remove_all(self._open)
         finally:
             self._model, self._rows, self._open, self._taps = None, None, None, {}
         if kind is None:
