@@ -22,7 +22,7 @@ def check_model(model: nn.Module, path: str = "") -> None:
     inner = None
     if isinstance(model, torch.jit.ScriptModule):
         inner = "a scripted or traced model takes no hooks; take the module it was made from"
-    elif hasattr(model, "_orig_mod"):
+    elif "_orig_mod" in model._modules:  # `hasattr` would raise and catch, for every part of every address
         inner = "a compiled model was made without hooks; take the module it was made from: model._orig_mod"
     elif getattr(model, "_compiled_call_impl", None) is not None:
         inner = (

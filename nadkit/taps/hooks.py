@@ -128,8 +128,10 @@ class Taps:
             paths = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
             near = closest(address, dict.fromkeys([*known, *paths]))
             raise LayerError(f"no layer {address!r} in {type(model).__name__}; {near}") from None
-        for end in [at for at, letter in enumerate(f"{owner}.") if letter == "." and at]:
-            check_model(model.get_submodule(owner[:end]), owner[:end])
+        part, above = model, ""
+        for name in owner.split(".") if owner else ():
+            part, above = getattr(part, name), f"{above}.{name}" if above else name
+            check_model(part, above)
         if function is not None and function not in FUNCTIONS:
             near = closest(function, FUNCTIONS)
             raise LayerError(f"{address!r} names no function whose output can be tapped; {near}")
