@@ -202,9 +202,11 @@ class Network:
         takes its usual way through torch, not the fast one that no hook can see, so that gates of one change
         no bit.
         """
-        attends = any(isinstance(module, nn.MultiheadAttention) for module in self.model.modules())
-        with evaluating(self.model), _Usual() if attends else nullcontext():
-            out = self.model(inputs.clone())  # a first layer that works in place must not reach the pictures
+        with evaluating(self.model) as modules:
+            attends = any(isinstance(module, nn.MultiheadAttention) for module in modules)
+            with _Usual() if attends else nullcontext():
+                # A copy, as a first layer that works in place must not reach the pictures.
+                out = self.model(inputs.clone())
         first: Tensor = out[0] if isinstance(out, (tuple, list)) else out
         return first
 

@@ -14,22 +14,25 @@ from nadkit.taps.layer import Tappable, model_and_layers
 
 
 class _Block:
-    """One block of one thread, and the modes and flags from before it of all that it holds."""
+    """One block of one thread: what it holds, and the modes and flags from before it that it gives back."""
 
-    __slots__ = ("thread", "was")
+    __slots__ = ("every", "ids", "model", "modules", "things", "thread", "was")
 
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
-        self.was: dict[int, bool] = {}
+    def __init__(
+        self, model: nn.Module, modules: list[nn.Module], parameters: list[nn.Parameter] | None
+    ) -> None:
+        self.thread, self.model, self.modules = this_thread(), model, modules
+        self.things: list[nn.Module | nn.Parameter] = [*modules, *(parameters or ())]
+        self.every = parameters is not None  # what is off already comes back too, if someone turns it on
+        self.ids = set(map(id, self.things))
+        self.was: dict[int, tuple[nn.Module | nn.Parameter, bool]] = {}
 
-
-_Things = list[nn.Module | nn.Parameter]
 
 _lock = threading.RLock()
-_holds: dict[int, list[_Block]] = {}  # by what is held, the block that was opened last at the end
-# Blocks that end, with what they hold, so that nothing else has its identity. A collection may end an
-# abandoned one at any moment, also where its thread has the lock: it waits here for that thread to go on.
-_ended: deque[tuple[_Block, _Things]] = deque()
+_open: list[_Block] = []  # the one that was opened last at the end
+# Blocks that ended. A collection may end an abandoned one at any moment, also where its thread has the lock:
+# it waits here for that thread to go on.
+_ended: deque[_Block] = deque()
 _this_thread = threading.local()
 
 
@@ -44,7 +47,7 @@ def help_out(thread: int) -> None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[list[nn.Module]]:
     """Put every module in evaluation mode, for the block and this thread only; parameters stay as they are.
 
     Examples
@@ -60,13 +63,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     ----------
     model : the module
 
+    Yields
+    ------
+    list of nn.Module
+        The model and all its parts.
+
     Raises
     ------
     LayerError
         Another thread is in such a block, or in one of `frozen`, with this model or a part of it.
     """
-    with _held(model, list(model.modules())):
-        yield
+    within = next((block for block in _open if block.model is model and block.thread == this_thread()), None)
+    modules = within.modules if within else list(model.modules())  # a walk takes as long as a small layer
+    with _held(_Block(model, modules, None)):
+        yield modules
 
 
 @contextmanager
@@ -95,31 +105,33 @@ def frozen(target: nn.Module | Tappable) -> Iterator[None]:
         answering at this moment.
     """
     model, _ = model_and_layers(target)
-    with _held(model, [*model.modules(), *model.parameters()]):
+    modules, parameters = list(model.modules()), list(model.parameters())
+    with _held(_Block(model, modules, parameters)):
         yield
 
 
 @contextmanager
-def _held(model: nn.Module, things: _Things) -> Iterator[None]:
-    block = _Block(this_thread())
+def _held(block: _Block) -> Iterator[None]:
+    """Hold the block's model, with its modes and flags off; they come back."""
     _settle()
     try:
         with _lock:
-            if any(id(thing) in _holds and _holds[id(thing)][-1].thread != block.thread for thing in things):
+            if any(one.thread != block.thread and not one.ids.isdisjoint(block.ids) for one in _open):
                 raise LayerError(
-                    f"{type(model).__name__} is at work in another thread, and its modes change with it; "
-                    "give each thread a copy, copy.deepcopy(model), or run them one after another"
+                    f"{type(block.model).__name__} is at work in another thread, and its modes change with "
+                    "it; give each thread a copy, copy.deepcopy(model), or run them one after another"
                 )
-            for thing in things:
-                block.was[id(thing)] = _flag(thing)
-                _holds.setdefault(id(thing), []).append(block)
+            _open.append(block)
+            for thing in block.things:
                 # One by one: `.eval()` and `.train()` may be overridden, and flatten modes that differ.
-                _set_flag(thing, False)
+                if (flag := _flag(thing)) or block.every:
+                    block.was[id(thing)] = thing, flag
+                    _set_flag(thing, False)
         _settle()
         yield
     finally:
         try:
-            _ended.append((block, things))
+            _ended.append(block)
             _settle()
         except BaseException:  # an interrupt halfway: the rest is given back all the same
             _settle()
@@ -131,24 +143,22 @@ def _settle() -> None:
     while _ended and not _lock._is_owned():  # type: ignore[attr-defined]
         with _lock:
             while _ended:
-                block, things = _ended[0]
-                for thing in things:
-                    _let_go(thing, block)
+                _let_go(_ended[0])
                 _ended.popleft()
 
 
-def _let_go(thing: nn.Module | nn.Parameter, block: _Block) -> None:
-    """Give back one mode or flag; done twice it is as done once."""
-    holds = _holds.get(id(thing), [])
-    if block in holds:
-        at, was = holds.index(block), block.was[id(thing)]
-        if at + 1 < len(holds):
-            holds[at + 1].was[id(thing)] = was  # still open: it gives back what was before both
-        else:
-            _set_flag(thing, was)
-        holds.remove(block)
-    if not holds:
-        _holds.pop(id(thing), None)
+def _let_go(block: _Block) -> None:
+    """Give back what was before a block; done twice it is as done once."""
+    if block not in _open:
+        return
+    later = _open[_open.index(block) + 1 :]
+    for key, (thing, flag) in block.was.items():
+        heir = next((one for one in later if key in one.ids), None)
+        if heir is None:
+            _set_flag(thing, flag)
+        else:  # still open: it gives back what was before both
+            heir.was[key] = thing, flag
+    _open.remove(block)
 
 
 def _flag(thing: nn.Module | nn.Parameter) -> bool:
