@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "doctor":
             model = options.model
-            return doctor.list_layers(model, options.size) if model else doctor.examine()
+            return doctor.examine() if model is None else doctor.list_layers(model, options.size)
         return tour(options.out, learn=options.learn)
     except NadkitError as error:
         print(f"nadkit: {error}", file=sys.stderr)

@@ -186,3 +186,5 @@ def test_doctor_lists_the_layers_of_a_model(
     assert "torchvision makes no model 'huge': Unknown model huge" in capsys.readouterr().err
     assert command.main(["doctor", "--model", "tiny"]) == 1
     assert "no model 'tiny'; give torchvision:NAME" in capsys.readouterr().err
+    assert command.main(["doctor", "--model", ""]) == 1
+    assert "no model ''; give torchvision:NAME" in capsys.readouterr().err
