@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
-            model = options.model
-            return doctor.examine() if model is None else doctor.list_layers(model, options.size)
+            if options.model is None:
+                return examine()
+            print(doctor.list_layers(options.model, options.size))
+            return 0
         return tour(options.out, learn=options.learn)
     except NadkitError as error:
         print(f"nadkit: {error}", file=sys.stderr)
@@ -60,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nadkit: stopped", file=sys.stderr)
     return 1
+
+
+def examine() -> int:
+    """Print a line for each check of this environment; return 1 if one of them failed, else 0."""
+    states = []
+    for state, name, text in doctor.examine():
+        print(f"{state:<5} {name:<17} {text}", flush=True)
+        states.append(state)
+    print(f"{len(states)} checks: {states.count('FAIL')} failed, {states.count('warn')} warned")
+    return 1 if "FAIL" in states else 0
 
 
 # The tour

@@ -31,9 +31,8 @@ def verdict(name: str, good: bool, text: str, cure: str, otherwise: str = "FAIL"
     return Check("ok", name, text) if good else Check(otherwise, name, f"{text}; {cure}")
 
 
-def examine() -> int:
-    """Print a line for each check of this environment; return 1 if one of them failed, else 0."""
-    states = []
+def examine() -> Iterator[Check]:
+    """Yield what each check of this environment finds, one after the other."""
     for check in (check_python, check_packages, check_threads, check_memory, check_front_end, check_optional,
                   check_bundled, check_gates):  # fmt: skip
         try:
@@ -41,15 +40,11 @@ def examine() -> int:
         except Exception as error:  # a broken package may raise anything; the other checks go on
             name = check.__name__.removeprefix("check_")
             found = [verdict(name, False, f"{type(error).__name__}: {error}", "reinstall nadkit")]
-        for state, name, text in found:
-            print(f"{state:<5} {name:<17} {text}", flush=True)
-            states.append(state)
-    print(f"{len(states)} checks: {states.count('FAIL')} failed, {states.count('warn')} warned")
-    return 1 if "FAIL" in states else 0
+        yield from found
 
 
-def list_layers(name: str, size: int) -> int:
-    """Print the places of a model of torchvision or timm, with fresh weights, as a tree, and their counts."""
+def list_layers(name: str, size: int) -> str:
+    """Return the places of a model of torchvision or timm, fresh weights, as a tree, and their counts."""
     import torch
 
     from nadkit.networks import layers
@@ -71,8 +66,7 @@ def list_layers(name: str, size: int) -> int:
     counts = (
         f"{len(table)} places, {table['tappable'].sum()} tappable, {table['recommended'].sum()} recommended"
     )
-    print(f"{table}\n{counts} (*); {table['reason'].str.startswith('dead').sum()} dead")
-    return 0
+    return f"{table}\n{counts} (*); {table['reason'].str.startswith('dead').sum()} dead"
 
 
 def check_python(version: Sequence[int] = sys.version_info[:3]) -> Iterator[Check]:
