@@ -388,6 +388,20 @@ def test_outputs_that_are_no_logits_are_refused(answer: Callable[[Tensor], objec
 
 
 @pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU()), r"must return logits, .* it returns \(2, 4, 6, 6\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(128, 3), nn.Softmax(1)), "returns probabilities"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(128, 3)), "no block, .* units are the classes aside"),
+    ],
+    ids=["maps", "probabilities", "no units but classes"],
+)
+def test_what_a_model_answers_is_told_before_what_it_lacks(model: nn.Module, words: str) -> None:
+    with pytest.raises(NadkitError, match=words):
+        Network.wrap(model, NAMES, example=torch.zeros(2, 2, 8, 8))
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         lambda z: z.log_softmax(1),

@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from nadkit.errors import ImageError, NadkitError, closest
 from nadkit.images import LazyPixels
 from nadkit.networks.checks import check_logits, check_names, check_whole
-from nadkit.networks.places import Wanted, choose_layers
+from nadkit.networks.places import Wanted, choose_among
+from nadkit.networks.recording import record_calls
 from nadkit.networks.unchanged import unchanged
 from nadkit.taps import Layer, evaluating, frozen
 
@@ -291,7 +292,7 @@ class Network:
             hash_weights(model.state_dict()), preprocess or _as_float, shape,
         )  # fmt: skip
         with frozen(model), torch.no_grad(), unchanged(model) as told:
-            chosen, out = choose_layers(model, network.prepare(example).clone(), layers)
+            recording = record_calls(model, network.prepare(example).clone())
         if told:
             warnings.warn(
                 f"the model {' and '.join(told)} in evaluation mode: its answers or its weights' hash differ "
@@ -299,8 +300,8 @@ class Network:
                 "training=self.training does",
                 stacklevel=2,
             )
-        check_logits(out, len(example), names)
-        return replace(network, layers=MappingProxyType(chosen))
+        check_logits(recording.out, len(example), names)
+        return replace(network, layers=MappingProxyType(choose_among(model, recording, layers)))
 
 
 class _Usual(TorchFunctionMode):

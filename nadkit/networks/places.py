@@ -49,6 +49,11 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
         whose output is no tensor of units.
     """
     recording = record_calls(model, inputs)
+    return choose_among(model, recording, wanted), recording.out
+
+
+def choose_among(model: nn.Module, recording: Recording, wanted: Wanted) -> dict[str, Layer]:
+    """Return {address: Layer} of what is wanted of a recorded model, as `choose_layers` does."""
     if not isinstance(wanted, Iterable) and not callable(wanted):
         raise LayerError(f"layers are {wanted!r}; give 'auto', 'paper', a pattern, or a list of addresses")
     axes: dict[object, int] = dict(wanted.items()) if isinstance(wanted, Mapping) else {}
@@ -59,8 +64,8 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
             picked = list(pick_automatically(model, recording.calls))
             if not picked:
                 raise LayerError(
-                    f"no block, activation or hidden layer with units was found in {type(model).__name__}; "
-                    "name the layers: layers=[addresses]"
+                    f"no block, activation or hidden layer with units was found in {type(model).__name__} "
+                    "(places whose units are the classes aside); name the layers: layers=[addresses]"
                 )
         elif isinstance(asked, str) and asked == "paper":
             picked = pick_published(model, recording.calls)
@@ -86,7 +91,7 @@ def choose_layers(model: nn.Module, inputs: Tensor, wanted: Wanted) -> tuple[dic
             if not isinstance(layer, Layer):  # of a pattern with an axis that one of its places has not
                 raise LayerError(f"layer {address!r} {layer}; pick a place inside or after it")
             found[address] = layer
-    return found, recording.out
+    return found
 
 
 def _is(wanted: nn.Module, _address: str, module: nn.Module | None) -> bool:
